@@ -1,0 +1,1 @@
+"""Speaks the DICOM upper layer; the only importer of pynetdicom."""

@@ -1,0 +1,1 @@
+"""From DICOM files to one gap-free volume, or the reason why not."""

@@ -1,0 +1,1 @@
+"""GP-net: network, weights, localiser, training; the only importer of torch."""

@@ -1,0 +1,63 @@
+"""The model card: the one table of structures, codes, colours, grid and provenance (``card.toml``)."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gpnet_node.errors import ConfigurationError
+
+CARD_NAME = "card.toml"
+WEIGHTS_NAME = "weights.safetensors"
+
+
+class Code(BaseModel):
+    """A coded concept as DICOM writes it (PS3.3 8.8)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    value: str
+    scheme: str
+    meaning: str
+
+
+class Structure(BaseModel):
+    """One segmented structure on one side."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    number: int  # label value, and SEG segment number
+    name: str  # "GPe left"
+    side: Literal["left", "right"]
+    type: Code  # SegmentedPropertyType
+    laterality: Code
+    region: Code  # anatomic region
+    category: Code
+    colour: tuple[int, int, int]  # sRGB, 0-255
+    volume_range_mm3: tuple[float, float]  # conventional volumes of one side
+
+
+class ModelCard(BaseModel):
+    """What a person and the program must know about a set of weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    version: str
+    summary: str
+    weights_sha256: str
+    structures: tuple[Structure, ...]
+    spacing_mm: float  # isotropic grid that the network sees
+    box_voxels: tuple[int, int, int]  # (z, y, x) of one side's box
+    network: dict[str, object]
+    localiser: dict[str, object]
+    training: dict[str, object]
+    data: tuple[dict[str, str], ...] = ()
+    figures: tuple[dict[str, object], ...] = ()
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read ``folder/card.toml``. Raises ConfigurationError naming file and key."""
+    path = folder / CARD_NAME
+    try:
+        return ModelCard.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, tomllib.TOMLDecodeError, ValidationError) as exc:
+        raise ConfigurationError(f"{path}: {exc}") from exc

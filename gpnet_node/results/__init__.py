@@ -1,0 +1,1 @@
+"""Measures a segmentation and writes the objects that leave the node; the only importer of highdicom's writers."""
