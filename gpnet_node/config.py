@@ -1,0 +1,380 @@
+"""The configuration: ``ae_config/*.toml`` read once, checked, and frozen.
+
+``node.toml`` says who we are, ``peers.toml`` who may talk to us and where results go, ``routes.toml``
+which series are segmented with which model. A missing key means the default below; an unknown key, a bad
+value or a name that nothing bears stops the start with file, key and line.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from gpnet_node.errors import ConfigurationError
+
+NODE_FILE = "node.toml"
+PEERS_FILE = "peers.toml"
+ROUTES_FILE = "routes.toml"
+
+KeyPath = tuple[str | int, ...]
+Range = tuple[float, float]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=0, le=65535)]  # 0 lets the system choose, which tests do
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+# PS3.5 6.2: at most 16 characters of the default repertoire without backslash and control characters.
+AeTitle = Annotated[str, Field(pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$")]
+
+
+class _Frozen(BaseModel):
+    """Settings common to all sections: no unknown keys, no change after loading, no infinities."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+def _ordered(bounds: Range | None) -> Range | None:
+    if bounds is not None and bounds[0] > bounds[1]:
+        raise ValueError(f"the lower bound {bounds[0]:g} is above the upper bound {bounds[1]:g}")
+    return bounds
+
+
+class RetryConfig(_Frozen):
+    """How an unpaid delivery is tried again: exponential back-off with jitter."""
+
+    first_seconds: Positive = 5.0
+    factor: Annotated[float, Field(ge=1)] = 2.0
+    max_seconds: Positive = 1800.0
+    jitter: Annotated[float, Field(ge=0, le=1)] = 0.2  # share of the delay that chance may add
+    give_up_hours: Positive = 72.0
+
+
+def _weights_beside_the_package() -> Path:
+    return Path(__file__).resolve().parent.parent / "model_weights"
+
+
+class NodeConfig(_Frozen):
+    """Who we are and how patient we are (``node.toml``). Relative paths count from the file's folder."""
+
+    ae_title: AeTitle = "GPNET"
+    host: str = "0.0.0.0"  # the address to listen on
+    port: Port = 11112
+    archive: Path
+    database: Path = Path("node.sqlite")  # relative to the archive
+    model_weights: Path = Field(default_factory=_weights_beside_the_package)
+    which_version: Literal["latest", "first"] = (
+        "latest"  # of a SOP instance that came twice with other content
+    )
+
+    quiet_seconds_counted: Positive = 5.0  # the headers tell the number of images, and it is reached
+    quiet_seconds_uncounted: Positive = 30.0
+    gap_wait_seconds: Positive = 60.0  # a series with a gap, or whose association was aborted
+    open_association_limit_seconds: Positive = 120.0  # of quiet, for an association that never closes
+
+    lease_seconds: Positive = 120.0  # a worker that is silent for so long has lost its job
+    max_attempts: Count = 3  # a job that killed its worker so often is parked
+    drain_seconds: Positive = 30.0
+    backup_hours: Positive = 1.0
+
+    max_associations: Count = 32
+    max_pdu: Annotated[int, Field(ge=4096)] = 131_072  # bytes
+    max_instance_bytes: Annotated[int, Field(ge=1024)] = 2_147_483_648
+    acse_timeout_seconds: Positive = 30.0
+    dimse_timeout_seconds: Positive = 60.0
+    network_timeout_seconds: Positive = 120.0
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    threads: Count | None = None  # None: as many as there are cores
+    log_format: Literal["json", "console"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    retry: RetryConfig = RetryConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _database_in_archive(cls, values: object) -> object:
+        """Resolve a relative database path against the archive, so that both move together."""
+        if isinstance(values, dict) and isinstance(values.get("archive"), str | Path):
+            database = values.get("database", "node.sqlite")
+            if isinstance(database, str | Path):
+                return {**values, "database": str(Path(values["archive"]) / database)}
+        return values
+
+
+class PeerConfig(_Frozen):
+    """One peer: its rights here, and, where host and port are given, a place to send results to."""
+
+    name: Name
+    ae_title: AeTitle
+    host: str | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    may_store: bool = False  # may send instances to us
+    accept_other_classes: bool = False  # keep its SR, secondary captures, raw data and the like
+    hosts: tuple[str, ...] = ()  # addresses it may call from; empty means any
+    objects: tuple[Literal["seg", "sr"], ...] = ("seg", "sr")  # which results it is sent
+
+    @property
+    def is_destination(self) -> bool:
+        """Whether results can be sent to it."""
+        return self.host is not None and self.port is not None
+
+    @model_validator(mode="after")
+    def _host_with_port(self) -> Self:
+        if (self.host is None) != (self.port is None):
+            raise ValueError("host and port belong together: give both, or neither")
+        return self
+
+
+class ContrastRule(_Frozen):
+    """Bounds on one kind of contrast; each bound given must hold.
+
+    ``scanning_sequence``: at least one of these is among the values of Scanning Sequence (PS3.3 C.8.3.1);
+    ``excluded_scanning_sequence``: none of these is. ``description_pattern``: a regular expression searched
+    in Series Description or Protocol Name, upper and lower case alike.
+    """
+
+    name: Name
+    echo_time_ms: Range | None = None
+    repetition_time_ms: Range | None = None
+    scanning_sequence: tuple[str, ...] = ()
+    excluded_scanning_sequence: tuple[str, ...] = ()
+    description_pattern: str | None = None
+
+    _bounds = field_validator("echo_time_ms", "repetition_time_ms")(_ordered)
+
+    @field_validator("description_pattern")
+    @classmethod
+    def _pattern_compiles(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as exc:
+            raise ValueError(f"not a regular expression: {exc}") from exc
+        return pattern
+
+
+T2_SPIN_ECHO = ContrastRule(
+    name="t2-tse",
+    echo_time_ms=(30.0, 150.0),
+    repetition_time_ms=(1500.0, 20000.0),
+    scanning_sequence=("SE", "RM"),
+    excluded_scanning_sequence=("EP", "IR"),  # diffusion and FLAIR have long echo times too
+)
+
+
+class EligibilityConfig(_Frozen):
+    """What a series must be to be segmented: every bound holds, and any one contrast rule matches."""
+
+    modalities: tuple[str, ...] = ("MR",)
+    field_strength_tesla: Range = (6.5, 8.0)
+    contrast: tuple[ContrastRule, ...] = (T2_SPIN_ECHO,)
+    in_plane_spacing_mm: Positive = 0.8  # at most
+    slice_spacing_mm: Positive = 2.5  # at most
+    coverage_mm: tuple[Positive, Positive] = (20.0, 100.0)  # at least: along the slice normal, in the plane
+    min_slices: Count = 10
+    prefer_distortion_corrected: bool = True
+    allow_lossy: bool = True  # lossy compressed series are segmented, and flagged
+
+    _bounds = field_validator("field_strength_tesla")(_ordered)
+
+    @field_validator("contrast")
+    @classmethod
+    def _some_contrast(cls, rules: tuple[ContrastRule, ...]) -> tuple[ContrastRule, ...]:
+        if not rules:
+            raise ValueError("no contrast rule: nothing would ever be segmented")
+        return rules
+
+
+class RouteConfig(_Frozen):
+    """Series that are ``eligible`` are segmented with ``model`` and the results sent to ``destinations``."""
+
+    name: Name
+    model: Name  # a folder under model_weights
+    destinations: tuple[str, ...] = ()  # names of peers
+    eligible: EligibilityConfig = EligibilityConfig()
+
+
+_Entry = TypeVar("_Entry", PeerConfig, RouteConfig)
+_Section = TypeVar("_Section", bound=BaseModel)
+
+
+class Configuration(_Frozen):
+    """All of it; ``load`` has checked the names across the files too."""
+
+    node: NodeConfig
+    peers: tuple[PeerConfig, ...] = ()
+    routes: tuple[RouteConfig, ...] = (RouteConfig(name="gpnet", model="gpnet-0"),)
+
+    def peer(self, name: str) -> PeerConfig:
+        """Return the peer of that name. Raises ConfigurationError."""
+        return _named(name, "peer", self.peers)
+
+    def route(self, name: str) -> RouteConfig:
+        """Return the route of that name. Raises ConfigurationError."""
+        return _named(name, "route", self.routes)
+
+    def sender(self, ae_title: str) -> PeerConfig | None:
+        """Return the peer that may store to us under this calling AE title, or None: it is unknown here."""
+        return next((p for p in self.peers if p.may_store and p.ae_title == ae_title.strip()), None)
+
+    def faults(self) -> Iterator[tuple[str, KeyPath, str]]:
+        """Yield (file, key, sentence) for each name that is used twice or that nothing bears."""
+        yield from _repeated(PEERS_FILE, "peer", "name", [p.name for p in self.peers])
+        senders = [p.ae_title if p.may_store else f"({p.name})" for p in self.peers]
+        yield from _repeated(PEERS_FILE, "peer", "ae_title", senders)
+        yield from _repeated(ROUTES_FILE, "route", "name", [r.name for r in self.routes])
+        reachable = {p.name for p in self.peers if p.is_destination}
+        for index, route in enumerate(self.routes):
+            for name in route.destinations:
+                if name not in reachable:
+                    yield ROUTES_FILE, ("route", index, "destinations"), _unreachable(name, self.peers)
+            if not (self.node.model_weights / route.model / "card.toml").is_file():
+                sentence = (
+                    f"no model {route.model!r}: {self.node.model_weights / route.model} has no card.toml"
+                )
+                yield ROUTES_FILE, ("route", index, "model"), sentence
+
+
+def defaults(
+    archive: Path, *, peers: Sequence[PeerConfig] = (), destinations: Sequence[str] = ()
+) -> Configuration:
+    """Return the embedded defaults with their one route, which sends to ``destinations``."""
+    route = RouteConfig(name="gpnet", model="gpnet-0", destinations=tuple(destinations))
+    return Configuration(node=NodeConfig(archive=archive), peers=tuple(peers), routes=(route,))
+
+
+def load(folder: Path) -> Configuration:
+    """Read ``node.toml``, ``peers.toml`` and ``routes.toml`` in ``folder``; the last two may be absent.
+
+    Raises ConfigurationError with one line per fault, each with file, key and line.
+    """
+    if not (folder / NODE_FILE).is_file():
+        raise ConfigurationError(f"{folder / NODE_FILE}: there is no such file")
+    files = {name: _File(folder / name) for name in (NODE_FILE, PEERS_FILE, ROUTES_FILE)}
+    node = files[NODE_FILE].validated(NodeConfig)
+    peers = files[PEERS_FILE].validated(_PeersFile)
+    routes = files[ROUTES_FILE].validated(_RoutesFile)
+    paths = {k: (folder / getattr(node, k)).resolve() for k in ("archive", "database", "model_weights")}
+    configuration = Configuration(node=node.model_copy(update=paths), peers=peers.peer, routes=routes.route)
+    faults = [files[name].fault(key, sentence) for name, key, sentence in configuration.faults()]
+    if faults:
+        raise ConfigurationError("\n".join(faults))
+    return configuration
+
+
+class _PeersFile(_Frozen):
+    peer: tuple[PeerConfig, ...] = ()
+
+
+class _RoutesFile(_Frozen):
+    route: tuple[RouteConfig, ...] = Configuration.model_fields["routes"].default
+
+
+class _File:
+    """One TOML file that knows on which line each key stands."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._text = path.read_text(encoding="utf-8") if path.exists() else ""
+            self._values = tomllib.loads(self._text)
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+            raise ConfigurationError(f"{path}: not readable as TOML: {exc}") from exc
+
+    def validated(self, model: type[_Section]) -> _Section:
+        """Check the values strictly: a number in quotes is a string, not a number."""
+        try:
+            return model.model_validate_json(json.dumps(self._values, default=str), strict=True)
+        except ValidationError as exc:
+            faults = [self.fault(error["loc"], _sentence(error)) for error in exc.errors(include_url=False)]
+            raise ConfigurationError("\n".join(faults)) from exc
+
+    def fault(self, key: KeyPath, sentence: str) -> str:
+        """One line for the operator: file, line, key, what is wrong."""
+        name = ".".join(str(part + 1) if isinstance(part, int) else part for part in key)
+        return f"{self.path}, line {line_of(self._text, key)}: {name or 'the file'}: {sentence}"
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """Say what pydantic found in an operator's words."""
+    if error["type"] == "extra_forbidden":
+        return "unknown key"
+    return error["msg"].removeprefix("Value error, ")
+
+
+def line_of(text: str, key: KeyPath) -> int:
+    """Return the 1-based line of the statement that sets ``key``, or of the nearest table or key around."""
+    best_line, best_length = 1, 0
+    for line, path in _statements(text):
+        length = len(path)
+        if length <= len(key) and path == key[:length] and length > best_length:
+            best_line, best_length = line, length
+    return best_line
+
+
+def _statements(text: str) -> Iterator[tuple[int, KeyPath]]:
+    """Yield (line, full key) for each table header and assignment of a valid TOML text."""
+    lines = text.splitlines(keepends=True)
+    table: KeyPath = ()
+    counts: dict[KeyPath, int] = {}
+    for index, line in enumerate(lines):
+        if not re.match(r"\s*[^\s#]", line) or not _parses("".join(lines[:index])):
+            continue  # blank, a comment, or inside a value that runs over several lines
+        if not line.lstrip().startswith("["):
+            yield index + 1, table + _names(line.split("=")[0].strip())
+            continue
+        names = line.strip().split("#")[0].strip().strip("[]").strip()
+        table = _indexed(_names(names), counts)
+        if line.lstrip().startswith("[["):
+            counts[table] = counts.get(table, -1) + 1
+            table = (*table, counts[table])
+        yield index + 1, table
+
+
+def _indexed(names: KeyPath, counts: dict[KeyPath, int]) -> KeyPath:
+    """Insert the current element number behind each array of tables on the way to the last name."""
+    path: KeyPath = ()
+    for position, name in enumerate(names):
+        path = (*path, name)
+        if path in counts and position < len(names) - 1:
+            path = (*path, counts[path])
+    return path
+
+
+def _names(dotted: str) -> KeyPath:
+    """Split a TOML key, quoted parts included, into its names."""
+    value: object = tomllib.loads(f"{dotted} = 0")
+    names: KeyPath = ()
+    while isinstance(value, dict):
+        name, value = next(iter(value.items()))
+        names = (*names, name)
+    return names
+
+
+def _parses(text: str) -> bool:
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
+
+
+def _repeated(file: str, table: str, key: str, values: Sequence[str]) -> Iterator[tuple[str, KeyPath, str]]:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            yield file, (table, index, key), f"{value!r} is taken by {table} {values.index(value) + 1}"
+
+
+def _unreachable(name: str, peers: Sequence[PeerConfig]) -> str:
+    if any(p.name == name for p in peers):
+        return f"peer {name!r} has no host and port in {PEERS_FILE}, so nothing can be sent to it"
+    return f"there is no peer {name!r} in {PEERS_FILE}"
+
+
+def _named(name: str, kind: str, entries: Sequence[_Entry]) -> _Entry:
+    for entry in entries:
+        if entry.name == name:
+            return entry
+    raise ConfigurationError(f"there is no {kind} {name!r} in the configuration")
