@@ -1,0 +1,284 @@
+"""The database: one SQLite file, its tables, and the two ways to use it, ``reading`` and ``writing``."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import (
+    Column,
+    Connection,
+    Dialect,
+    Engine,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+)
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.types import TypeDecorator
+
+from gpnet_node.errors import StorageError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_SECONDS = 30.0  # how long a statement waits for another process's transaction
+
+Version = tuple[int, int, int]
+# SQLite 3.7.0 to 3.51.2 can corrupt a WAL database that several connections use; the repair was carried back.
+WAL_REPAIRED: Version = (3, 51, 3)
+WAL_REPAIRED_BRANCHES: tuple[Version, ...] = ((3, 50, 7), (3, 44, 6))
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment, kept as text of fixed width in UTC, so that it sorts and a person can read it."""
+
+    impl = String(32)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:
+        """Refuse a moment without time zone rather than guess one."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment without time zone")
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:
+        """Return the moment with its time zone."""
+        return None if value is None else datetime.fromisoformat(value)
+
+
+metadata = MetaData()
+
+associations = Table(
+    "associations",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("calling_ae", String, nullable=False),
+    Column("host", String, nullable=False),
+    Column("owner", String, nullable=False),  # the receiver process that holds it
+    Column("opened_at", UtcDateTime, nullable=False),
+    Column("closed_at", UtcDateTime),
+    Column("outcome", String, nullable=False),  # open, released, aborted
+    Index("associations_by_outcome", "outcome"),
+)
+
+series = Table(
+    "series",
+    metadata,
+    Column("uid", String, primary_key=True),
+    Column("study_uid", String, nullable=False),
+    Column("modality", String, nullable=False),
+    Column("description", String, nullable=False),
+    Column("patient_id", String, nullable=False),
+    Column("patient_name", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("revision", Integer, nullable=False),  # grows when more arrives after a decision
+    Column("reason", String, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("last_received_at", UtcDateTime, nullable=False),
+    Column("decided_at", UtcDateTime),
+    Index("series_by_state", "state", "last_received_at"),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("sop_instance_uid", String, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("series_uid", ForeignKey("series.uid"), nullable=False),
+    Column("sop_class_uid", String, nullable=False),
+    Column("transfer_syntax_uid", String, nullable=False),
+    Column("sha256", String, nullable=False),  # of the data set as it was sent
+    Column("size_bytes", Integer, nullable=False),
+    Column("path", String, nullable=False, unique=True),  # relative to the archive
+    Column("instance_number", Integer),
+    Column("acquisition_number", Integer),
+    Column("images_in_acquisition", Integer),
+    Column("number_of_frames", Integer),
+    Column("concatenation_uid", String),
+    Column("in_concatenation_total", Integer),
+    Column("received_at", UtcDateTime, nullable=False),
+    Column("association_id", ForeignKey("associations.id")),
+    Column("calling_ae", String, nullable=False),
+    Index("instances_by_series", "series_uid"),
+)
+
+series_associations = Table(
+    "series_associations",
+    metadata,
+    Column("series_uid", ForeignKey("series.uid"), primary_key=True),
+    Column("association_id", ForeignKey("associations.id"), primary_key=True),
+    Column("last_at", UtcDateTime, nullable=False),
+)
+
+series_history = Table(
+    "series_history",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("series_uid", ForeignKey("series.uid"), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("state", String, nullable=False),  # after what the sentence tells
+    Column("revision", Integer, nullable=False),
+    Column("sentence", String, nullable=False),
+    Index("series_history_by_series", "series_uid"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("uid", String, primary_key=True),
+    Column("series_uid", ForeignKey("series.uid"), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("state", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("lease_owner", String),
+    Column("lease_expires_at", UtcDateTime),
+    Column("route", String),
+    Column("model", String),
+    Column("label_digest", String),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Index("jobs_by_state", "state", "created_at"),
+    Index("jobs_by_series", "series_uid"),
+)
+
+job_history = Table(
+    "job_history",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_uid", ForeignKey("jobs.uid"), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("from_state", String),
+    Column("to_state", String, nullable=False),
+    Column("sentence", String, nullable=False),
+    Index("job_history_by_job", "job_uid"),
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("job_uid", ForeignKey("jobs.uid"), primary_key=True),
+    Column("kind", String, primary_key=True),  # seg, sr
+    Column("sop_class_uid", String, nullable=False),
+    Column("sop_instance_uid", String, nullable=False, unique=True),
+    Column("path", String, nullable=False),  # relative to the archive
+    Column("sha256", String, nullable=False),  # of the file
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("job_uid", ForeignKey("jobs.uid"), nullable=False),
+    Column("kind", String, nullable=False),
+    Column("peer", String, nullable=False),
+    Column("state", String, nullable=False),  # owed, paid, failed
+    Column("attempts", Integer, nullable=False),
+    Column("owed_since", UtcDateTime, nullable=False),
+    Column("next_attempt_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("status", Integer),  # of the last answer (PS3.7 C)
+    Column("comment", String, nullable=False),
+    Index("outbox_by_debt", "job_uid", "kind", "peer", unique=True),
+    Index("outbox_by_state", "state", "next_attempt_at"),
+)
+
+
+def journal_mode(version: Version = sqlite3.sqlite_version_info[:3]) -> tuple[str, str]:
+    """Return the journal that is safe with this SQLite ("WAL" or "TRUNCATE"), and why, in a sentence."""
+    name = ".".join(map(str, version))
+    if version >= WAL_REPAIRED or any(v[:2] == version[:2] and version >= v for v in WAL_REPAIRED_BRANCHES):
+        return "WAL", f"SQLite {name} has the repaired write-ahead log"
+    return "TRUNCATE", (
+        f"SQLite {name} can corrupt a write-ahead log that several processes use "
+        "(repaired in 3.51.3, 3.50.7 and 3.44.6), so the rollback journal is used"
+    )
+
+
+def open_engine(path: Path) -> Engine:
+    """Open the SQLite file, making it and its folder if need be; it must lie on a local disk.
+
+    Every connection writes through to the disk (``synchronous=FULL``), checks foreign keys and waits for
+    other processes. Raises StorageError.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise StorageError(f"database folder {path.parent}: {exc.strerror}") from exc
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _prepare(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # transactions begin where _begin says, not where the driver guesses
+    for pragma in (f"journal_mode={journal_mode()[0]}", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    kind = connection.get_execution_options().get("transaction", "DEFERRED")
+    if kind != "NONE":
+        connection.exec_driver_sql(f"BEGIN {kind}")
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """One read transaction; fetch all rows inside it. Raises StorageError."""
+    with _translated(), engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """One write transaction, begun IMMEDIATE: it holds the write lock from the start, so it never fails
+    half-way because another process wrote in between. Raises StorageError.
+    """
+    with _translated(), engine.connect() as plain:
+        connection = plain.execution_options(transaction="IMMEDIATE")
+        with connection.begin():
+            yield connection
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as exc:
+        cause = getattr(exc, "orig", None) or type(exc).__name__  # the statement may hold patient data
+        raise StorageError(f"database: {cause}") from exc
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the tables to this version's shape, in one transaction. Raises StorageError."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    with writing(engine) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def back_up(engine: Engine, path: Path) -> None:
+    """Write a consistent copy of the database to ``path`` while others go on using it. Raises StorageError.
+
+    The copy is complete or absent: it takes its name only when it is whole.
+    """
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.unlink(missing_ok=True)
+        with _translated(), engine.connect().execution_options(transaction="NONE") as connection:
+            connection.exec_driver_sql("VACUUM INTO ?", (str(unfinished),))
+        unfinished.replace(path)
+    except OSError as exc:
+        raise StorageError(f"backup {path}: {exc.strerror}") from exc
