@@ -1,0 +1,230 @@
+"""C-STORE and C-ECHO SCU: archived files go to one peer on one association, byte for byte (PS3.4 B)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID
+from pynetdicom import AE, _config, build_context
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import, from a table
+
+from gpnet_node.config import NodeConfig, PeerConfig
+from gpnet_node.errors import PermanentPeerError, StorageError, TransientPeerError, UnreadableInstanceError
+
+_SUCCESS = 0x0000
+_STORED_WITH_WARNING = {
+    0xB000: "the peer coerced data elements",
+    0xB006: "the peer discarded data elements",
+    0xB007: "the peer finds that the data set does not match its SOP class",
+}
+_REFUSED = {
+    1: "refuses presentation contexts of SOP class {sop_class}",
+    2: "refuses SOP class {sop_class} without a reason",
+    3: "does not take SOP class {sop_class}",
+    4: "takes SOP class {sop_class}, but not in transfer syntax {transfer_syntax}",
+}
+
+
+class Verdict(Enum):
+    """What became of one object."""
+
+    DELIVERED = "delivered"  # the peer holds it
+    TRANSIENT = "transient"  # not now: try again later
+    PERMANENT = "permanent"  # the peer will never take it as it is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One object's verdict; ``text`` names peer and status, ``status`` is None where no answer came."""
+
+    path: Path
+    sop_instance_uid: str
+    verdict: Verdict
+    status: int | None
+    text: str
+    warning: str = ""  # stored, but the peer says that it changed something
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Item:
+    path: Path
+    sop_class_uid: UID
+    sop_instance_uid: UID
+    transfer_syntax_uid: UID
+
+
+def send(peer: PeerConfig, paths: Sequence[Path], *, node: NodeConfig) -> Iterator[Outcome]:
+    """Send each file on one association and yield its outcome as soon as it is known, in the order given.
+
+    What follows a lost association is transient. Raises StorageError if a file cannot be read and
+    UnreadableInstanceError if it is not a DICOM file, both before anything is sent.
+    """
+    items = [_read_item(path) for path in paths]
+    try:
+        association = _associate(peer, _contexts(items), node)
+    except (TransientPeerError, PermanentPeerError) as exc:
+        verdict = Verdict.TRANSIENT if isinstance(exc, TransientPeerError) else Verdict.PERMANENT
+        yield from (_outcome(item, verdict, None, str(exc)) for item in items)
+        return
+    try:
+        for number, item in enumerate(items, start=1):
+            yield _store(association, peer, item, number)
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def echo(peer: PeerConfig, *, node: NodeConfig) -> None:
+    """Verify the peer by C-ECHO (PS3.4 A). Raises TransientPeerError or PermanentPeerError."""
+    association = _associate(peer, [build_context(Verification)], node)
+    try:
+        if not association.accepted_contexts:
+            raise PermanentPeerError(f"peer {peer.name} does not answer C-ECHO")
+        status = association.send_c_echo()
+        if "Status" not in status:
+            raise TransientPeerError(f"peer {peer.name} did not answer the C-ECHO in time")
+        if status.Status != _SUCCESS:
+            raise PermanentPeerError(f"peer {peer.name} answered the C-ECHO with 0x{status.Status:04X}")
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def _read_item(path: Path) -> _Item:
+    """Read the file meta information, which says how the data set is to be proposed (PS3.10 7.1)."""
+    try:
+        meta = read_file_meta_info(path)
+        return _Item(
+            path=path,
+            sop_class_uid=meta.MediaStorageSOPClassUID,
+            sop_instance_uid=meta.MediaStorageSOPInstanceUID,
+            transfer_syntax_uid=meta.TransferSyntaxUID,
+        )
+    except OSError as exc:
+        raise StorageError(f"{path} cannot be read: {exc.strerror}") from exc
+    except (InvalidDicomError, AttributeError) as exc:
+        raise UnreadableInstanceError(f"{path} is not a DICOM file with its file meta information") from exc
+
+
+def _contexts(items: Sequence[_Item]) -> list[PresentationContext]:
+    """One context per SOP class and transfer syntax, so that each acceptance speaks for one encoding."""
+    pairs = dict.fromkeys((item.sop_class_uid, item.transfer_syntax_uid) for item in items)
+    return [build_context(sop_class, syntax) for sop_class, syntax in pairs]
+
+
+def _associate(peer: PeerConfig, contexts: list[PresentationContext], node: NodeConfig) -> Association:
+    """Return an established association, or one whose contexts the peer all refused.
+
+    Raises TransientPeerError where a later try may succeed, PermanentPeerError where it will not.
+    """
+    if peer.host is None or peer.port is None:
+        raise PermanentPeerError(f"peer {peer.name} has no host and port in the configuration")
+    # The data set goes out as it lies on the disk, in pieces; this is pynetdicom's process-wide switch.
+    _config.STORE_SEND_CHUNKED_DATASET = True
+    _config.LOG_HANDLER_LEVEL = "none"
+    ae = AE(ae_title=node.ae_title)
+    ae.acse_timeout = ae.connection_timeout = node.acse_timeout_seconds
+    ae.dimse_timeout = node.dimse_timeout_seconds
+    ae.network_timeout = node.network_timeout_seconds
+    try:
+        association = ae.associate(
+            peer.host, peer.port, contexts=contexts, ae_title=peer.ae_title, max_pdu=node.max_pdu
+        )
+    except OSError as exc:
+        raise TransientPeerError(f"peer {peer.name}: {peer.host} is not known to the network") from exc
+    if association.is_established or association.rejected_contexts:
+        return association
+    raise _refusal(peer, association)
+
+
+def _refusal(peer: PeerConfig, association: Association) -> TransientPeerError | PermanentPeerError:
+    answer = association.acceptor.primitive
+    if association.is_rejected and answer is not None:
+        sentence = (
+            f"peer {peer.name} rejected the association: {answer.reason_str} "
+            f"(result {answer.result}, source {answer.result_source}, reason {answer.diagnostic})"
+        )
+        return PermanentPeerError(sentence) if answer.result == 1 else TransientPeerError(sentence)
+    return TransientPeerError(f"peer {peer.name}: no association with {peer.host}:{peer.port}")
+
+
+def _store(association: Association, peer: PeerConfig, item: _Item, message_id: int) -> Outcome:
+    refused = _refused_context(association, item)
+    if refused is not None:
+        sentence = _REFUSED[refused].format(
+            sop_class=item.sop_class_uid.name, transfer_syntax=item.transfer_syntax_uid.name
+        )
+        return _outcome(item, Verdict.PERMANENT, None, f"peer {peer.name} {sentence}")
+    if not association.is_established:
+        return _outcome(item, Verdict.TRANSIENT, None, f"peer {peer.name}: the association was lost")
+    try:
+        answer = association.send_c_store(item.path, msg_id=(message_id - 1) % 65535 + 1)
+    except RuntimeError:  # the peer aborted between the check above and the request
+        return _outcome(item, Verdict.TRANSIENT, None, f"peer {peer.name}: the association was lost")
+    except OSError as exc:
+        raise StorageError(f"{item.path} cannot be read: {exc.strerror}") from exc
+    return _judged(peer, item, answer)
+
+
+def _refused_context(association: Association, item: _Item) -> int | None:
+    """Return why the item's context was refused (PS3.8 9.3.3.2), or None: it was accepted."""
+    pair = (item.sop_class_uid, item.transfer_syntax_uid)
+    for context in association.accepted_contexts:
+        if (context.abstract_syntax, context.transfer_syntax[0]) == pair:
+            return None
+    results = [
+        context.result for context in association.rejected_contexts if context.abstract_syntax == pair[0]
+    ]
+    # A class with one accepted encoding is taken; it is this encoding that is not.
+    taken = any(context.abstract_syntax == pair[0] for context in association.accepted_contexts)
+    return 4 if taken or 4 in results else next((r for r in results if r in _REFUSED), 2)
+
+
+def _judged(peer: PeerConfig, item: _Item, answer: pydicom.Dataset) -> Outcome:
+    """Judge a C-STORE status (PS3.4 B.2.3, PS3.7 Annex C).
+
+    The peer's Error Comment is left out: it may quote the patient.
+    """
+    if "Status" not in answer:
+        text = f"peer {peer.name} gave no answer to the C-STORE: time-out or abort"
+        return _outcome(item, Verdict.TRANSIENT, None, text)
+    status = int(answer.Status)
+    if status == _SUCCESS:
+        return _outcome(item, Verdict.DELIVERED, status, f"peer {peer.name} stored it (0x0000)")
+    if status in _STORED_WITH_WARNING:
+        warning = f"{_STORED_WITH_WARNING[status]} (0x{status:04X})"
+        return _outcome(item, Verdict.DELIVERED, status, f"peer {peer.name} stored it: {warning}", warning)
+    if status & 0xFF00 == 0xA700:
+        text = f"peer {peer.name} is out of resources (0x{status:04X})"
+        return _outcome(item, Verdict.TRANSIENT, status, text)
+    return _outcome(item, Verdict.PERMANENT, status, f"peer {peer.name} {_failure(status)} (0x{status:04X})")
+
+
+def _failure(status: int) -> str:
+    named = {
+        0x0110: "failed while processing it",
+        0x0117: "finds the SOP instance UID invalid",
+        0x0122: "does not support the SOP class",
+        0x0124: "does not authorise us to store",
+    }
+    ranges = {0xA900: "finds that the data set does not match its SOP class"}
+    if status & 0xF000 == 0xC000:
+        return "cannot understand the data set"
+    return named.get(status) or ranges.get(status & 0xFF00) or "refused it with an unexpected status"
+
+
+def _outcome(item: _Item, verdict: Verdict, status: int | None, text: str, warning: str = "") -> Outcome:
+    return Outcome(
+        path=item.path,
+        sop_instance_uid=str(item.sop_instance_uid),
+        verdict=verdict,
+        status=status,
+        text=text,
+        warning=warning,
+    )
