@@ -1,7 +1,10 @@
-"""The states of a series and of a job, and the arrows between them."""
+"""What a series and a job can be: their states, the arrows between them, and the rows as values."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from types import MappingProxyType
 
 
@@ -75,3 +78,70 @@ JOB_ARROWS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
         JobState.CANCELLED: frozenset(),
     }
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One job row, as it was when read. ``created_at`` dates every object written for it."""
+
+    uid: str
+    series_uid: str
+    revision: int
+    state: JobState
+    reason: str
+    created_at: datetime
+    updated_at: datetime
+    attempts: int = 0
+    lease_owner: str | None = None
+    lease_expires_at: datetime | None = None
+    route: str | None = None
+    model: str | None = None
+    label_digest: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobEvent:
+    """One row of a job's history."""
+
+    at: datetime
+    from_state: JobState | None
+    to_state: JobState
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultObject:
+    """One object that a job wrote. ``path`` is relative to the archive, ``sha256`` is the file's."""
+
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a worker's run ended: ``written``, ``rejected``, ``needs_review`` or ``failed``, and why.
+
+    ``owed`` lists (kind, peer): which object goes to whom. It is sent once the job is ``written``, so that
+    nothing leaves of a job that needs review before its release.
+    """
+
+    state: JobState
+    sentence: str
+    route: str | None = None
+    model: str | None = None
+    label_digest: str | None = None
+    results: tuple[ResultObject, ...] = ()
+    owed: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse an outcome that contradicts itself."""
+        with_results = {JobState.WRITTEN, JobState.NEEDS_REVIEW}
+        if self.state not in with_results | {JobState.REJECTED, JobState.FAILED}:
+            raise ValueError(f"a run cannot end as {self.state}")
+        if self.results and self.state not in with_results:
+            raise ValueError(f"a job that is {self.state} has no results")
+        if {kind for kind, _ in self.owed} - {result.kind for result in self.results}:
+            raise ValueError("an object is owed that was not written")

@@ -1,0 +1,154 @@
+"""The outbox: which written object is owed to which peer, and how often it was tried.
+
+A debt is due only while its job is ``written``, or ``failed`` because another object of it was refused: a job
+that needs review, is superseded or cancelled sends nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, and_, func, select, update
+
+from gpnet_node.config import RetryConfig
+from gpnet_node.errors import StorageError
+from gpnet_node.store.database import jobs, outbox, reading, results, writing
+from gpnet_node.store.jobs import get_job, move
+from gpnet_node.store.states import JobState
+
+
+class DebtState(StrEnum):
+    """Where the delivery of one object to one peer is."""
+
+    OWED = "owed"
+    """It has not been sent, or will be tried again."""
+    PAID = "paid"
+    """The peer answered that it stored it."""
+    FAILED = "failed"
+    """The peer will not take it, or was tried for too long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Debt:
+    """One object owed to one peer; ``path`` is relative to the archive, ``status`` the last DIMSE status."""
+
+    id: int
+    job_uid: str
+    kind: str
+    peer: str
+    state: DebtState
+    attempts: int
+    owed_since: datetime
+    next_attempt_at: datetime
+    status: int | None
+    comment: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    path: Path
+
+
+class Outbox:
+    """The outbox table. ``chance`` draws from [0, 1) for the jitter of the back-off."""
+
+    def __init__(self, engine: Engine, *, retry: RetryConfig, chance: Callable[[], float]) -> None:
+        self._engine = engine
+        self._retry = retry
+        self._chance = chance
+
+    def due(self, *, now: datetime, limit: int = 1000) -> tuple[Debt, ...]:
+        """Return what should be sent now, ordered by peer, job and kind: one association per peer will do."""
+        payable = and_(
+            outbox.c.state == DebtState.OWED,
+            outbox.c.next_attempt_at <= now,
+            jobs.c.state.in_([JobState.WRITTEN, JobState.FAILED]),
+        )
+        query = _debts().where(payable).order_by(outbox.c.peer, jobs.c.created_at, outbox.c.kind).limit(limit)
+        with reading(self._engine) as connection:
+            return tuple(_debt(row) for row in connection.execute(query).mappings())
+
+    def of_job(self, job_uid: str) -> tuple[Debt, ...]:
+        """Return every debt of a job, paid or not."""
+        query = _debts().where(outbox.c.job_uid == job_uid).order_by(outbox.c.peer, outbox.c.kind)
+        with reading(self._engine) as connection:
+            return tuple(_debt(row) for row in connection.execute(query).mappings())
+
+    def paid(self, debt: Debt, *, status: int, comment: str = "", now: datetime) -> None:
+        """The peer stored it (0x0000, or a warning, which is kept); the last payment delivers the job."""
+        with writing(self._engine) as connection:
+            _settle(connection, debt, DebtState.PAID, status, comment, now)
+            job = get_job(connection, debt.job_uid)
+            unpaid = and_(outbox.c.job_uid == debt.job_uid, outbox.c.state != DebtState.PAID)
+            if job.state is JobState.WRITTEN and not connection.scalar(select(func.count()).where(unpaid)):
+                move(connection, job, JobState.DELIVERED, _delivered(connection, debt.job_uid), now=now)
+
+    def put_off(self, debt: Debt, *, comment: str, status: int | None = None, now: datetime) -> None:
+        """It may work later: wait longer each time, and give up after the configured hours."""
+        if now - debt.owed_since >= timedelta(hours=self._retry.give_up_hours):
+            hours = f"{self._retry.give_up_hours:g} h"
+            self.failed(debt, status=status, comment=f"given up after {hours}; last: {comment}", now=now)
+            return
+        change = {
+            "attempts": debt.attempts + 1, "next_attempt_at": now + self._delay(debt.attempts),
+            "status": status, "comment": comment, "updated_at": now,
+        }  # fmt: skip
+        with writing(self._engine) as connection:
+            connection.execute(update(outbox).where(_still_owed(debt)).values(change))
+
+    def failed(self, debt: Debt, *, comment: str, status: int | None = None, now: datetime) -> None:
+        """The peer will never take it: the job fails and says why; its other objects are still sent."""
+        with writing(self._engine) as connection:
+            _settle(connection, debt, DebtState.FAILED, status, comment, now)
+            job = get_job(connection, debt.job_uid)
+            if job.state is JobState.WRITTEN:
+                sentence = (
+                    f"{debt.kind} {debt.sop_instance_uid} cannot be delivered to {debt.peer}: {comment}"
+                )
+                move(connection, job, JobState.FAILED, sentence, now=now)
+
+    def _delay(self, attempts: int) -> timedelta:
+        # The exponent is bounded so that a peer away for weeks cannot overflow a float.
+        seconds = min(
+            self._retry.first_seconds * self._retry.factor ** min(attempts, 60), self._retry.max_seconds
+        )
+        return timedelta(seconds=seconds * (1 + self._retry.jitter * self._chance()))
+
+
+def _debts() -> Select[Any]:
+    same = and_(results.c.job_uid == outbox.c.job_uid, results.c.kind == outbox.c.kind)
+    query = select(outbox, results.c.sop_class_uid, results.c.sop_instance_uid, results.c.path)
+    return query.join(results, same).join(jobs, jobs.c.uid == outbox.c.job_uid)
+
+
+def _still_owed(debt: Debt) -> ColumnElement[bool]:
+    return and_(outbox.c.id == debt.id, outbox.c.state == DebtState.OWED)
+
+
+def _settle(
+    connection: Connection, debt: Debt, state: DebtState, status: int | None, comment: str, now: datetime
+) -> None:
+    change = {
+        "state": state, "attempts": debt.attempts + 1, "status": status, "comment": comment, "updated_at": now
+    }  # fmt: skip
+    if connection.execute(update(outbox).where(_still_owed(debt)).values(change)).rowcount != 1:
+        raise StorageError(f"outbox: {debt.kind} of job {debt.job_uid} is no longer owed to {debt.peer}")
+
+
+def _delivered(connection: Connection, job_uid: str) -> str:
+    """Say to whom the objects went, and which answers were warnings."""
+    query = select(outbox).where(outbox.c.job_uid == job_uid).order_by(outbox.c.peer, outbox.c.kind)
+    rows = connection.execute(query).mappings().all()
+    peers = ", ".join(sorted({row["peer"] for row in rows}))
+    warnings = [
+        f"{row['kind']} at {row['peer']}: warning 0x{row['status']:04X} {row['comment']}".rstrip()
+        for row in rows
+        if row["status"]
+    ]
+    return "; ".join([f"{len(rows)} objects stored by {peers}", *warnings])
+
+
+def _debt(row: RowMapping) -> Debt:
+    names = set(Debt.__dataclass_fields__) - {"state", "path"}
+    return Debt(state=DebtState(row["state"]), path=Path(row["path"]), **{n: row[n] for n in names})
