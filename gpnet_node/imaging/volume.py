@@ -1,21 +1,14 @@
 """A volume in patient space, and a label map on the same grid."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 
+from gpnet_node.imaging.frames import SourceFrame
 
-@dataclass(frozen=True, kw_only=True)
-class SourceFrame:
-    """Where one slice of a volume came from."""
-
-    path: Path
-    sop_class_uid: str
-    sop_instance_uid: str
-    frame_number: int | None  # 1-based inside a multi-frame instance; None for a classic image
+__all__ = ["LabelMap", "SourceFrame", "Volume"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,8 +25,14 @@ class Volume:
     frames: tuple[SourceFrame, ...]
 
     def __post_init__(self) -> None:
-        if self.voxels.shape != tuple(self.geometry.spatial_shape) or len(self.frames) != self.voxels.shape[0]:
-            raise ValueError(f"voxels {self.voxels.shape}, grid {self.geometry.spatial_shape}, {len(self.frames)} frames")
+        """Refuse parts that do not fit each other; that would be our own mistake."""
+        if (
+            self.voxels.shape != tuple(self.geometry.spatial_shape)
+            or len(self.frames) != self.voxels.shape[0]
+        ):
+            raise ValueError(
+                f"voxels {self.voxels.shape}, grid {self.geometry.spatial_shape}, {len(self.frames)} frames"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,5 +46,6 @@ class LabelMap:
     geometry: hd.VolumeGeometry
 
     def __post_init__(self) -> None:
+        """Refuse parts that do not fit each other; that would be our own mistake."""
         if self.labels.shape != tuple(self.geometry.spatial_shape):
             raise ValueError(f"labels {self.labels.shape}, grid {self.geometry.spatial_shape}")

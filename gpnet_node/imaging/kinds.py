@@ -1,0 +1,102 @@
+"""What kind of image a frame is, in the words of the standard and of the vendors that do not use them."""
+
+from collections.abc import Callable
+
+from gpnet_node.imaging.frames import Frame
+
+Trait = Callable[[Frame], float | str | None]
+
+GE_PARAMETERS = "GEMS_PARM_01"
+GE_COMPONENTS = {0: "MAGNITUDE", 1: "PHASE", 2: "REAL", 3: "IMAGINARY"}  # (0043,xx2F) Raw Data Type
+
+# Values 3 and later of Image Type: Siemens and Philips write letters, others the words.
+WORDS = {
+    "M": "MAGNITUDE",
+    "P": "PHASE",
+    "R": "REAL",
+    "I": "IMAGINARY",
+    "PHASE": "PHASE",
+    "PHASE MAP": "PHASE",
+    "REAL": "REAL",
+    "IMAGINARY": "IMAGINARY",
+    "FIELD_MAP": "OTHER",
+    "B0 MAP": "OTHER",
+}
+
+
+def component(frame: Frame) -> str:
+    """MAGNITUDE, PHASE, REAL, IMAGINARY or OTHER (PS3.3 C.8.13.3.1.1).
+
+    Told by ComplexImageComponent, by GE's private Raw Data Type, or by ImageType; an image that says nothing
+    is a magnitude image.
+    """
+    stated = frame.text("ComplexImageComponent")
+    if stated in GE_COMPONENTS.values() and stated is not None:
+        return stated
+    raw = frame.private(0x0043, GE_PARAMETERS, 0x2F)
+    if isinstance(raw, int) and raw in GE_COMPONENTS:
+        return GE_COMPONENTS[raw]
+    return next((WORDS[value] for value in frame.image_type[2:] if value in WORDS), "MAGNITUDE")
+
+
+def acquisition_traits(frame: Frame) -> tuple[tuple[str, str], ...]:
+    """What frames of one volume have in common, as (name, value); a value that is not stated is left out."""
+    echo_time, inversion = frame.echo_time_ms, frame.number("InversionTime") or frame.number("InversionTimes")
+    numbers = (
+        ("echo number", frame.number("EchoNumbers")),
+        ("TE/ms", None if echo_time is None else round(echo_time, 2)),
+        ("TI/ms", inversion),
+        ("b-value", b_value(frame)),
+    )
+    return (
+        ("component", component(frame)),
+        ("image type", "\\".join(frame.image_type)),
+        *((name, f"{number:g}") for name, number in numbers if number is not None),
+        *((name, text) for name, text in (("stack", frame.text("StackID")),) if text is not None),
+    )
+
+
+def b_value(frame: Frame) -> float | None:
+    """Diffusion b-value in s/mm2, where the standard's attribute or Siemens' private one states it."""
+    stated = frame.number("DiffusionBValue")
+    if stated is not None:
+        return stated
+    siemens = frame.private(0x0019, "SIEMENS MR HEADER", 0x0C)
+    return float(siemens) if isinstance(siemens, int | float) else None
+
+
+def repetition_traits() -> tuple[tuple[str, Trait, bool], ...]:
+    """Attributes that tell images of one position apart, the most telling first: name, value, is it time?"""
+    return (
+        ("temporal position", _temporal_position, True),
+        ("acquisition", _acquisition, True),
+        ("diffusion direction", _diffusion_direction, False),
+        ("trigger time", _trigger_time, True),
+        ("GE image subset", _ge_subset, False),
+    )
+
+
+def _temporal_position(frame: Frame) -> float | None:
+    index = frame.number("TemporalPositionIndex")
+    return frame.number("TemporalPositionIdentifier") if index is None else index
+
+
+def _acquisition(frame: Frame) -> float | None:
+    number = frame.number("FrameAcquisitionNumber")
+    return frame.number("AcquisitionNumber") if number is None else number
+
+
+def _diffusion_direction(frame: Frame) -> str | None:
+    direction = frame.value("DiffusionGradientDirectionSequence")
+    return None if not direction else str(direction[0].get("DiffusionGradientOrientation"))
+
+
+def _trigger_time(frame: Frame) -> float | None:
+    delay = frame.number("NominalCardiacTriggerDelayTime")
+    return frame.number("TriggerTime") if delay is None else delay
+
+
+def _ge_subset(frame: Frame) -> float | None:
+    """GE field maps (for one) write two images a position that differ in the vascular collapse flag only."""
+    flag = frame.private(0x0043, GE_PARAMETERS, 0x30)
+    return float(flag) if isinstance(flag, int) else None
