@@ -161,11 +161,10 @@ def _read_file(path: Path, where: str, limits: Limits) -> list[Frame]:
         with path.open("rb") as file:
             header = _parse(file, where, limits)
             where = f"SOP instance {required_uid(header, 'SOPInstanceUID', where)}"
-            layout = read_layout(header, where, limits)
             sop_class = UID(required_uid(header, "SOPClassUID", where))
             if sop_class not in PLANE_CLASSES:
-                raise NotAVolumeError(f"{where} is no MR or CT image but {sop_class.name}")
-            layout = locate_pixels(file, header, layout, where)
+                raise NotAVolumeError(f"{where} is no MR or CT image but {sop_class.name} ({sop_class})")
+            layout = locate_pixels(file, header, read_layout(header, where, limits), where)
     except OSError as exc:
         raise StorageError(f"{where} cannot be read: {exc.strerror}") from exc
     if "PerFrameFunctionalGroupsSequence" in header:

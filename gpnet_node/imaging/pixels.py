@@ -87,7 +87,7 @@ def read_layout(header: Dataset, where: str, limits: Limits) -> PixelLayout:
     photometric = " ".join(as_texts(look_up(header, (), "PhotometricInterpretation", where)))
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise NotAVolumeError(
-            f"{where} is a colour image ({samples} samples per pixel, {photometric or 'photometric not stated'})"
+            f"{where} is a colour image ({samples} samples per pixel, {photometric or 'nothing stated'})"
         )
     rows, columns = (required_integer(header, keyword, where) for keyword in ("Rows", "Columns"))
     if not (1 <= rows <= limits.side and 1 <= columns <= limits.side):

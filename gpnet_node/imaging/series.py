@@ -19,7 +19,6 @@ __all__ = [
     "Frame",
     "Limits",
     "SortedStack",
-    "SourceFrame",
     "Stack",
     "choose",
     "read_headers",
