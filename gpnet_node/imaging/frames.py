@@ -139,6 +139,28 @@ class Frame:
         return self.number("EchoTime") if effective is None else effective
 
 
+def find_files(folder: Path) -> tuple[Path, ...]:
+    """DICOM files below ``folder``, sorted by path.
+
+    A file counts that carries the DICM mark (PS3.10 7.1), or whose name ends in .dcm: one that is cut short
+    should be named by ``read_headers``, not passed over. Licences, notes and DICOMDIR are left out.
+    Raises StorageError where the folder cannot be read.
+    """
+    try:
+        return tuple(path for path in sorted(folder.rglob("*")) if path.is_file() and _looks_like_dicom(path))
+    except OSError as exc:
+        raise StorageError(f"folder {folder} cannot be read: {exc.strerror}") from exc
+
+
+def _looks_like_dicom(path: Path) -> bool:
+    if path.name.upper() == "DICOMDIR":
+        return False
+    if path.suffix.lower() == ".dcm":
+        return True
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
 def read_headers(paths: Sequence[Path], *, limits: Limits | None = None) -> tuple[Frame, ...]:
     """Read the headers of all files, in their order; pixel data stays on disk.
 

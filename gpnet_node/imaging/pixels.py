@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.pixels.utils import iter_pixels
 from pydicom.uid import (
     JPEG2000,
@@ -190,10 +190,12 @@ def read_frames(path: Path, layouts: Sequence[PixelLayout], where: str) -> Itera
     if all(layout.offset is not None for layout in layouts):
         yield from _read_native(path, layouts, where)
         return
-    frames = iter_pixels(path, indices=[layout.frame_index for layout in layouts])
+    frames = _decode(path, layouts)
     for layout in layouts:
         try:
             pixels = next(frames)
+        except OSError as exc:
+            raise StorageError(f"{where} cannot be read: {exc.strerror}") from exc
         except (*DECODE_FAILURES, StopIteration) as exc:
             raise UnreadableInstanceError(
                 f"{where}: pixels cannot be decoded from transfer syntax {layout.transfer_syntax} "
@@ -204,6 +206,13 @@ def read_frames(path: Path, layouts: Sequence[PixelLayout], where: str) -> Itera
                 f"{where}: decoded to {pixels.shape} pixels instead of {layout.rows} x {layout.columns}"
             )
         yield pixels
+
+
+def _decode(path: Path, layouts: Sequence[PixelLayout]) -> Iterator[NDArray[np.integer]]:
+    # pydicom reads frames of an encapsulated file one by one, but a deflated one it must hold whole.
+    deflated = layouts[0].transfer_syntax == DeflatedExplicitVRLittleEndian
+    source = dcmread(path) if deflated else path
+    yield from iter_pixels(source, indices=[layout.frame_index for layout in layouts])
 
 
 def _read_native(path: Path, layouts: Sequence[PixelLayout], where: str) -> Iterator[NDArray[np.integer]]:
