@@ -1,4 +1,4 @@
-"""What a series and a job can be: their states, the arrows between them, and the rows as values."""
+"""What the database keeps: states, the arrows between them, and rows as values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -145,3 +145,89 @@ class Outcome:
             raise ValueError(f"a job that is {self.state} has no results")
         if {kind for kind, _ in self.owed} - {result.kind for result in self.results}:
             raise ValueError("an object is owed that was not written")
+
+
+class AssociationOutcome(StrEnum):
+    """How an association stands, or ended."""
+
+    OPEN = "open"
+    """It is still there, as far as is known."""
+    RELEASED = "released"
+    """The peer said that it had nothing more to send (A-RELEASE)."""
+    ABORTED = "aborted"
+    """It broke: A-ABORT, lost connection, or the receiver died."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What the index keeps of an instance's header. Patient name and ID are for queries, never for logs."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_uid: str
+    study_uid: str
+    modality: str = ""
+    description: str = ""
+    patient_id: str = ""
+    patient_name: str = ""
+    instance_number: int | None = None
+    acquisition_number: int | None = None
+    images_in_acquisition: int | None = None
+    number_of_frames: int | None = None  # None for a classic image
+    concatenation_uid: str | None = None
+    in_concatenation_total: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """One instance that is safe in the archive. ``path`` is relative to the archive."""
+
+    header: Header
+    version: int
+    transfer_syntax_uid: str
+    sha256: str
+    size_bytes: int
+    path: Path
+    received_at: datetime
+    association_id: int | None
+    calling_ae: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """One version of one instance, as the index has it. ``path`` is relative to the archive."""
+
+    sop_instance_uid: str
+    version: int
+    series_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    sha256: str
+    path: Path
+    received_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One series row."""
+
+    uid: str
+    study_uid: str
+    modality: str
+    description: str
+    state: SeriesState
+    revision: int
+    reason: str
+    created_at: datetime
+    last_received_at: datetime
+    decided_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesEvent:
+    """One row of a series' history: what happened, and the state and revision after it."""
+
+    at: datetime
+    state: SeriesState
+    revision: int
+    sentence: str

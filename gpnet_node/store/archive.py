@@ -1,0 +1,252 @@
+"""The archive: files that are safe on the disk, and never change.
+
+A file is written under ``tmp/``, synchronised, linked to its name, and the folder that holds the name is
+synchronised: only then does it count. A name once given is never given to other bytes. After a failed fsync
+the kernel may have dropped what it could not write and call the next one a success, so the file is discarded.
+
+::
+
+    instances/<2 hex digits>/<SOP Instance UID>.<version>.dcm     as received, PS3.10
+    results/<job>/<name>                                           as written here
+    tmp/                                                           unfinished, removed at the receiver's start
+    locks/<role>.lock                                              one process per role
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+from gpnet_node.errors import ConfigurationError, StorageError, UnreadableInstanceError
+from gpnet_node.store.versions import same_instance
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_INSTANCE_NAME = re.compile(r"([0-9.]+)\.([0-9]+)\.dcm")
+_BUFFER_BYTES = 1 << 18
+_FOLDERS = ("instances", "results", "tmp", "locks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """One instance that is safe; ``path`` is relative to the archive. Not ``new``: an equal one was there."""
+
+    path: Path
+    version: int
+    new: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptResult:
+    """One written object that is safe. ``path`` is relative to the archive; ``sha256`` is the file's."""
+
+    path: Path
+    sha256: str
+
+
+class Archive:
+    """The files below ``root``, which lies on one local file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def prepare(self) -> None:
+        """Make the folders, safely, so that keeping a file needs no new ones. Raises StorageError."""
+        with _translated(self.root):
+            for name in _FOLDERS:
+                _make_folder(self.root / name)
+            for number in range(256):
+                (self.root / "instances" / f"{number:02x}").mkdir(exist_ok=True)
+            _sync(self.root / "instances")
+
+    def discard_unfinished(self) -> int:
+        """Remove what a dead receiver left under ``tmp/``; return how many files.
+
+        For a receiver that holds its lock of this archive and has not listened yet. Raises StorageError.
+        """
+        with _translated(self.root):
+            unfinished = list((self.root / "tmp").iterdir())
+            for path in unfinished:
+                path.unlink()
+        return len(unfinished)
+
+    @contextmanager
+    def lock(self, role: str) -> Iterator[None]:
+        """Be the only process that plays ``role`` on this archive, until the block ends or the process dies.
+
+        Raises ConfigurationError if another process plays it.
+        """
+        path = self.root / "locks" / f"{role}.lock"
+        with _translated(self.root):
+            _make_folder(path.parent)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _lock(descriptor, role, path)
+            yield
+        finally:
+            os.close(descriptor)
+
+    # -- instances -------------------------------------------------------------------------------------------
+
+    def incoming(self) -> BinaryIO:
+        """Open an unfinished file, to read and write; ``keep`` or ``discard`` it. Raises StorageError."""
+        path = self.root / "tmp" / f"{uuid4().hex}.part"
+        with _translated(self.root):
+            return path.open("x+b", buffering=_BUFFER_BYTES)
+
+    def discard(self, file: BinaryIO) -> None:
+        """Close and remove an unfinished file."""
+        with _translated(self.root):
+            Path(file.name).unlink(missing_ok=True)
+        with suppress(OSError):  # closing may try once more to write what nobody wants any longer
+            file.close()
+
+    def keep(self, file: BinaryIO, sop_instance_uid: str) -> Kept:
+        """Make an unfinished file safe under its instance's name, and close it.
+
+        If a kept version has equal content, that one is the answer and the file is discarded; if all differ,
+        it becomes a further version. Raises StorageError (nothing is kept, nothing may be acknowledged) and
+        UnreadableInstanceError (the UID is none).
+        """
+        source = Path(file.name)
+        try:
+            instance_path(sop_instance_uid, 1)
+            with _translated(self.root):
+                file.flush()
+                os.fsync(file.fileno())
+                return self._name(source, sop_instance_uid)
+        finally:
+            self.discard(file)
+
+    def _name(self, source: Path, sop_instance_uid: str) -> Kept:
+        version = 1
+        while True:
+            path = instance_path(sop_instance_uid, version)
+            target = self.root / path
+            if _link(source, target):
+                return Kept(path=path, version=version, new=True)
+            if same_instance(source, target):
+                _sync(target.parent)  # another process may have linked it a moment ago
+                return Kept(path=path, version=version, new=False)
+            version += 1
+
+    def instances(self) -> Iterator[tuple[str, int, Path]]:
+        """Yield (SOP Instance UID, version, relative path) of every kept instance."""
+        with _translated(self.root):
+            for shard in sorted((self.root / "instances").iterdir()):
+                for entry in sorted(shard.iterdir()):
+                    if match := _INSTANCE_NAME.fullmatch(entry.name):
+                        yield match[1], int(match[2]), entry.relative_to(self.root)
+
+    # -- results ---------------------------------------------------------------------------------------------
+
+    def keep_result(self, job_uid: str, name: str, content: bytes) -> KeptResult:
+        """Make a written object safe as ``results/<job>/<name>``; return where it is.
+
+        The same content again is found, not written. Other content under the same name, left by a run that
+        died before it was recorded, is never replaced: the new one is numbered beside it. Raises StorageError.
+        """
+        folder = self.root / "results" / job_uid
+        digest = hashlib.sha256(content).hexdigest()
+        with _translated(self.root):
+            _make_folder(folder)
+        file = self.incoming()
+        try:
+            with _translated(self.root):
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                target = _free_or_equal(folder / name, Path(file.name), content)
+        finally:
+            self.discard(file)
+        return KeptResult(path=target.relative_to(self.root), sha256=digest)
+
+    def free_bytes(self) -> int:
+        """Return the space left on the archive's file system. Raises StorageError."""
+        with _translated(self.root):
+            return shutil.disk_usage(self.root).free
+
+
+def instance_path(sop_instance_uid: str, version: int) -> Path:
+    """Return where a version of an instance lies, relative to the archive.
+
+    Raises UnreadableInstanceError for what is not a UID (PS3.5 9.1), which might name a file elsewhere.
+    """
+    if len(sop_instance_uid) > 64 or not _UID.fullmatch(sop_instance_uid):
+        raise UnreadableInstanceError(
+            "the SOP Instance UID is not a UID: digits and dots, at most 64 characters"
+        )
+    shard = hashlib.sha256(sop_instance_uid.encode()).hexdigest()[:2]
+    return Path("instances", shard, f"{sop_instance_uid}.{version}.dcm")
+
+
+def _free_or_equal(wanted: Path, source: Path, content: bytes) -> Path:
+    number = 1
+    while True:
+        target = wanted if number == 1 else wanted.with_name(f"{wanted.stem}.{number}{wanted.suffix}")
+        if _link(source, target):
+            return target
+        if target.read_bytes() == content:
+            _sync(target.parent)
+            return target
+        number += 1
+
+
+def _link(source: Path, target: Path) -> bool:
+    """Give ``source`` its name, durably; False if the name is taken."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    try:
+        _sync(target.parent)
+    except OSError:
+        target.unlink(missing_ok=True)
+        raise
+    return True
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and its missing parents, each durable before the next."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync(folder.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, role: str, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        raise ConfigurationError(
+            f"another gpnet-node {role} (process {holder}) works on this archive: {path} is locked. "
+            "Stop it, or give this node another archive"
+        ) from exc
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+
+@contextmanager
+def _translated(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        hint = ": the disk is full" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise StorageError(f"archive {root}: {exc.strerror}{hint}") from exc
