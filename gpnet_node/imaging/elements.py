@@ -40,6 +40,7 @@ MACRO_OF = {
     "RescaleIntercept": "PixelValueTransformationSequence",
     "FrameType": "MRImageFrameTypeSequence",
     "ComplexImageComponent": "MRImageFrameTypeSequence",
+    "VolumetricProperties": "MRImageFrameTypeSequence",
     "StackID": "FrameContentSequence",
     "InStackPositionNumber": "FrameContentSequence",
     "TemporalPositionIndex": "FrameContentSequence",
@@ -47,6 +48,7 @@ MACRO_OF = {
     "EffectiveEchoTime": "MREchoSequence",
     "RepetitionTime": "MRTimingAndRelatedParametersSequence",
     "FlipAngle": "MRTimingAndRelatedParametersSequence",
+    "InversionRecovery": "MRModifierSequence",
     "InversionTimes": "MRModifierSequence",
     "DiffusionBValue": "MRDiffusionSequence",
     "DiffusionDirectionality": "MRDiffusionSequence",
@@ -78,6 +80,11 @@ def look_up(header: Dataset, groups: Sequence[Dataset], keyword: str, where: str
     except PARSE_FAILURES as exc:
         raise UnreadableInstanceError(f"{where}: {keyword} cannot be read ({type(exc).__name__})") from exc
     return None if value is None or value == "" else value
+
+
+def as_items(value: Any) -> tuple[Dataset, ...]:  # noqa: ANN401
+    """Items of a sequence; empty where it is absent or something else."""
+    return tuple(item for item in value if isinstance(item, Dataset)) if isinstance(value, Sequence) else ()
 
 
 def as_texts(value: Any) -> tuple[str, ...]:  # noqa: ANN401

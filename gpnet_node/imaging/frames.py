@@ -22,6 +22,7 @@ from pydicom.uid import (
 from gpnet_node.errors import NotAVolumeError, StorageError, UnreadableInstanceError
 from gpnet_node.imaging.elements import (
     PARSE_FAILURES,
+    as_items,
     as_numbers,
     as_texts,
     look_up,
@@ -116,16 +117,19 @@ class Frame:
         """All values as text without padding; empty where absent."""
         return as_texts(self.value(keyword))
 
-    def private(self, group: int, creator: str, element: int) -> Any:  # noqa: ANN401
-        """Private attribute of a vendor's block at top level (PS3.5 7.8), or None."""
+    def private(self, group: int, creator: str, element: int, *, macro: str | None = None) -> Any:  # noqa: ANN401
+        """Private attribute (PS3.5 7.8) at top level or in a functional group macro, or None."""
         try:
-            block = self.header.private_block(group, creator)
-            return block[element].value if element in block else None
-        except KeyError:
-            return None
+            places = [i for g in self.groups for i in as_items(g.get(macro))] if macro else [self.header]
+            for dataset in places:
+                if creator in dataset.private_creators(group):
+                    block = dataset.private_block(group, creator)
+                    if element in block:
+                        return block[element].value
         except PARSE_FAILURES as exc:
             name = f"private ({group:04X},xx{element:02X})"
             raise UnreadableInstanceError(f"{self.source}: {name} cannot be read") from exc
+        return None
 
     @property
     def image_type(self) -> tuple[str, ...]:
@@ -214,8 +218,8 @@ def _parse(file: BinaryIO, where: str, limits: Limits) -> Dataset:
 
 
 def _multi_frame(path: Path, header: Dataset, layout: PixelLayout, where: str) -> list[Frame]:
-    own = _items(header, "PerFrameFunctionalGroupsSequence", where)
-    common = _items(header, "SharedFunctionalGroupsSequence", where)
+    own = as_items(look_up(header, (), "PerFrameFunctionalGroupsSequence", where))
+    common = as_items(look_up(header, (), "SharedFunctionalGroupsSequence", where))
     if len(own) != layout.number_of_frames:
         raise UnreadableInstanceError(
             f"{where} states {layout.number_of_frames} frames and describes {len(own)}"
@@ -224,13 +228,6 @@ def _multi_frame(path: Path, header: Dataset, layout: PixelLayout, where: str) -
         _frame(path, header, (item, *common), replace(layout, frame_index=index), index + 1)
         for index, item in enumerate(own)
     ]
-
-
-def _items(header: Dataset, keyword: str, where: str) -> tuple[Dataset, ...]:
-    items = look_up(header, (), keyword, where) or ()
-    if not all(isinstance(item, Dataset) for item in (items if isinstance(items, Sequence) else (items,))):
-        raise UnreadableInstanceError(f"{where}: {keyword} is not a sequence")
-    return tuple(items)
 
 
 def _frame(

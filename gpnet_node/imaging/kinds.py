@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 
+from gpnet_node.imaging.elements import as_items, as_texts, look_up
 from gpnet_node.imaging.frames import Frame
 
 Trait = Callable[[Frame], float | str | None]
 
 GE_PARAMETERS = "GEMS_PARM_01"
 GE_COMPONENTS = {0: "MAGNITUDE", 1: "PHASE", 2: "REAL", 3: "IMAGINARY"}  # (0043,xx2F) Raw Data Type
+
+SIEMENS_FRAME_TYPE = (0x0021, "SIEMENS MR SDI 02")  # its elements 75 and 78 extend Frame Type
+FRAME_TYPE_MACRO = "MRImageFrameTypeSequence"
 
 # Values 3 and later of Image Type: Siemens and Philips write letters, others the words.
 WORDS = {
@@ -65,6 +69,35 @@ def b_value(frame: Frame) -> float | None:
     return float(siemens) if isinstance(siemens, int | float) else None
 
 
+def scanning_sequences(frame: Frame) -> tuple[str, ...]:
+    """Scanning Sequence values SE, GR, IR, EP, RM (PS3.3 C.8.3.1), also for enhanced images (C.8.13.4)."""
+    stated = frame.texts("ScanningSequence")
+    if stated:
+        return stated
+    spin, gradient = ("SPIN", "BOTH"), ("GRADIENT", "BOTH")
+    found = (
+        ("SE", frame.text("EchoPulseSequence") in spin),
+        ("GR", frame.text("EchoPulseSequence") in gradient),
+        ("IR", frame.text("InversionRecovery") == "YES"),
+        ("EP", frame.text("EchoPlanarPulseSequence") == "YES"),
+    )
+    return tuple(name for name, present in found if present)
+
+
+def distortion_correction(frame: Frame) -> str | None:
+    """DIS3D, DIS2D or ND (none) as Siemens writes it in Image Type, or None where nothing is said.
+
+    Enhanced Siemens images say it in a private value beside Frame Type; others at least by Volumetric
+    Properties DISTORTED (PS3.3 C.8.16.2.1.2).
+    """
+    siemens = (
+        frame.private(*SIEMENS_FRAME_TYPE, element, macro=FRAME_TYPE_MACRO) for element in (0x75, 0x78)
+    )
+    said = {*frame.texts("ImageType"), *frame.texts("FrameType"), *(v for x in siemens for v in as_texts(x))}
+    found = next((name for name in ("DIS3D", "DIS2D", "ND") if name in said), None)
+    return "ND" if found is None and frame.text("VolumetricProperties") == "DISTORTED" else found
+
+
 def repetition_traits() -> tuple[tuple[str, Trait, bool], ...]:
     """Attributes that tell images of one position apart, the most telling first: name, value, is it time?"""
     return (
@@ -87,8 +120,9 @@ def _acquisition(frame: Frame) -> float | None:
 
 
 def _diffusion_direction(frame: Frame) -> str | None:
-    direction = frame.value("DiffusionGradientDirectionSequence")
-    return None if not direction else str(direction[0].get("DiffusionGradientOrientation"))
+    items = as_items(frame.value("DiffusionGradientDirectionSequence"))
+    found = [as_texts(look_up(i, (), "DiffusionGradientOrientation", str(frame.source))) for i in items]
+    return "\\".join(found[0]) if found else None
 
 
 def _trigger_time(frame: Frame) -> float | None:
