@@ -151,7 +151,9 @@ class Archive:
         """Make a written object safe as ``results/<job>/<name>``; return where it is.
 
         The same content again is found, not written. Other content under the same name, left by a run that
-        died before it was recorded, is never replaced: the new one is numbered beside it. Raises StorageError.
+        died before it was recorded, is never replaced: the new one is numbered beside it.
+
+        Raises StorageError.
         """
         folder = self.root / "results" / job_uid
         digest = hashlib.sha256(content).hexdigest()

@@ -205,6 +205,12 @@ class Instance:
     sha256: str
     path: Path
     received_at: datetime
+    instance_number: int | None
+    acquisition_number: int | None
+    images_in_acquisition: int | None
+    number_of_frames: int | None
+    concatenation_uid: str | None
+    in_concatenation_total: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ _PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 _ENCODING = {0x00080005, 0x00280006, 0x7FE00001, 0x7FE00002, 0xFFFCFFFC}
 # Words whose bytes pydicom leaves in the order of the transfer syntax (PS3.5 7.3).
 _WORD_BYTES = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
-# What pydicom and the codecs raise on bytes that they cannot read; they have no error class of their own for it.
+# What pydicom and the codecs raise on bytes that they cannot read: they have no error class for it.
 UNREADABLE = (
     AttributeError,
     BytesLengthException,
