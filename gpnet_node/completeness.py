@@ -22,22 +22,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pydicom.uid import (
-    EnhancedMRImageStorage,
-    LegacyConvertedEnhancedMRImageStorage,
-    MRImageStorage,
-)
 from sqlalchemy import Connection, Engine, RowMapping, func, select
 
 from gpnet_node.config import NodeConfig
 from gpnet_node.errors import InputError, MissingSlicesError, StorageError
+from gpnet_node.imaging.frames import PLANE_CLASSES
 from gpnet_node.imaging.series import read_headers, sort, split
 from gpnet_node.store.database import associations, instances, reading, series, series_associations, writing
 from gpnet_node.store.index import Index, series_from, set_state
 from gpnet_node.store.jobs import Jobs
 from gpnet_node.store.states import AssociationOutcome, Instance, Series, SeriesState
 
-IMAGE_CLASSES = frozenset({MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage})
 LOOKS_INTO_SERIES = 50  # per call, so that ten thousand series do not hold up the rest
 
 
@@ -203,7 +198,7 @@ class Watcher:
         return self._decide(ripe, now)
 
     def _waiting(self, now: datetime) -> Mapping[str, tuple[Series, list[Touch]]]:
-        """Series being received that were quiet for the shortest time, with the associations that touched them."""
+        """Series being received that were quiet for the shortest time, with their associations."""
         node = self._node
         shortest = timedelta(seconds=min(node.quiet_seconds_counted, node.quiet_seconds_uncounted))
         receiving = series.c.state == SeriesState.RECEIVING
@@ -228,7 +223,7 @@ class Watcher:
             ) as connection:  # counted first: what comes in between drops the verdict
                 rows = _rows(connection, row.uid)
             found = self._index.instances(row.uid, self._node.which_version)
-            images = tuple(instance for instance in found if instance.sop_class_uid in IMAGE_CLASSES)
+            images = tuple(instance for instance in found if instance.sop_class_uid in PLANE_CLASSES)
             look = _Look(row=row, images=images, rows=rows, count=count_images(images))
             self._looks[row.uid] = look
         return look
@@ -271,7 +266,7 @@ class Watcher:
 def examine(paths: Sequence[Path]) -> Geometry:
     """Read the headers of a series' images and look for gaps in each of its stacks."""
     if not paths:
-        return Geometry(sentence="it holds no MR images, so there is nothing to segment", has_images=False)
+        return Geometry(sentence="it holds no image planes, so there is nothing to segment", has_images=False)
     try:
         stacks = split(read_headers(paths))
     except (InputError, StorageError) as exc:  # the job will fail of it and say so
@@ -291,7 +286,7 @@ def examine(paths: Sequence[Path]) -> Geometry:
 
 def count_images(images: Sequence[Instance]) -> Count:
     """Count the images of a series, and find out whether the headers tell how many there should be."""
-    classic = [image for image in images if image.sop_class_uid == MRImageStorage]
+    classic = [image for image in images if image.number_of_frames is None]
     if not classic:
         return Count(there=len(images), told=_told_by_multi_frames(images))
     stated = {(image.images_in_acquisition, image.acquisition_number) for image in classic}

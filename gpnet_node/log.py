@@ -1,70 +1,124 @@
-"""Log lines: one sentence and machine fields; JSON for programs, or console lines for people.
+"""Log lines: a sentence and machine fields, as JSON or for the console; never a patient's data.
 
-No patient name, identifier, birth date or accession number is ever given to a logger. As a second fence the
-fields that could carry them are dropped here by name, and other packages' records lose their traceback, whose
-texts may quote values of a data set.
+Fields are let through by name: what is not listed in ``FIELDS`` is left out, and the line says that it was.
+Texts that this program did not write are not trusted either: of a foreign exception or warning a line has its
+kind and place, not its message, because libraries quote the values that they could not read.
 """
 
 import logging
 import sys
-from collections.abc import MutableMapping
-from typing import Any, Literal, TextIO
+import traceback
+import warnings
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TextIO, cast
 
 import structlog
+from structlog.contextvars import bound_contextvars, merge_contextvars
+from structlog.typing import FilteringBoundLogger, Processor
 
-_PATIENT_FIELDS = frozenset({"patient", "patient_name", "patient_id", "birth_date", "accession_number"})
-_QUIET_PACKAGES = ("pynetdicom", "pydicom", "alembic", "sqlalchemy", "matplotlib", "highdicom", "PIL")
+FIELDS = frozenset(
+    "event level timestamp logger role owner pid signal exit_code "
+    "job_uid series_uid study_uid sop_instance_uid sop_class_uid transfer_syntax_uid version revision kind "
+    "association_id calling_ae called_ae host port peer status outcome "
+    "state reason route model device attempt attempts count total seconds bytes free_bytes path journal "
+    "next_attempt_at exception traceback category place left_out".split()
+)
+LEVELS: Mapping[str, int] = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+# Libraries whose messages quote header values; their lines say only where they come from.
+QUOTING_LIBRARIES = ("pydicom", "highdicom", "py.warnings")
 
 Event = MutableMapping[str, Any]
 
 
-def configure(
-    *,
-    log_format: Literal["json", "console"],
-    level: Literal["debug", "info", "warning", "error"],
-    stream: TextIO | None = None,
-) -> None:
-    """Send this program's and its packages' log lines to ``stream`` (standard error by default)."""
-    out = stream if stream is not None else sys.stderr
-    renderer = (
-        structlog.processors.JSONRenderer()
-        if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=out.isatty())
-    )
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _without_patient,
-    ]
+def configure(*, style: Literal["json", "console"], level: str, stream: TextIO) -> None:
+    """Send this process's log lines, and its libraries' warnings, to ``stream``. Called once, at the start."""
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
+        processors=_processors(style, stream),
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(out)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_foreign, renderer])
+    logging.captureWarnings(True)
+    warnings.simplefilter("default")
+    root = logging.getLogger()
+    root.handlers = [_Relay()]
+    root.setLevel(logging.WARNING)
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """Return the logger of one part of the program."""
+    return cast(FilteringBoundLogger, structlog.get_logger(logger=name))
+
+
+def bound(**fields: object) -> AbstractContextManager[None]:
+    """Put ``fields`` (the job, the series) on every line of this thread inside the block."""
+    return cast(AbstractContextManager[None], bound_contextvars(**fields))
+
+
+def _processors(style: str, stream: TextIO) -> Sequence[Processor]:
+    last: Processor = (
+        structlog.processors.JSONRenderer()
+        if style == "json"
+        else structlog.dev.ConsoleRenderer(colors=stream.isatty())
     )
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    for name in _QUIET_PACKAGES:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    return [
+        merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        describe_exception,
+        keep_listed_fields,
+        last,
+    ]
 
 
-def _without_patient(_logger: object, _method: str, event: Event) -> Event:
-    for field in _PATIENT_FIELDS & event.keys():
-        del event[field]
+def keep_listed_fields(_logger: object, _method: str, event: Event) -> Event:
+    """Leave out every field that is not listed, and name it."""
+    left_out = sorted(set(event) - FIELDS)
+    kept: Event = {name: value for name, value in event.items() if name in FIELDS}
+    return {**kept, "left_out": ", ".join(left_out)} if left_out else kept
+
+
+def describe_exception(_logger: object, _method: str, event: Event) -> Event:
+    """Replace an exception by its kind and the places it passed through; our own errors keep their sentence."""
+    info = event.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()[1]
+    if isinstance(info, tuple):
+        info = info[1]
+    if isinstance(info, BaseException):
+        event["exception"] = _kind(info)
+        event["traceback"] = _places(info.__traceback__)
     return event
 
 
-def _foreign(_logger: object, _method: str, event: Event) -> Event:
-    """Keep another package's sentence and level, drop its traceback and record."""
-    record = event.pop("_record", None)
-    event.pop("_from_structlog", None)
-    event.pop("exc_info", None)
-    if record is not None:
-        event["package"] = record.name.split(".")[0]
-        if record.exc_info is not None or isinstance(record.msg, BaseException):
-            event["event"] = f"{event['package']} reported an error in {record.module}.{record.funcName}"
-    return event
+def _kind(error: BaseException) -> str:
+    ours = type(error).__module__.startswith("gpnet_node")
+    return f"{type(error).__name__}: {error}" if ours else type(error).__name__
+
+
+def _places(passed: TracebackType | None) -> list[str]:
+    frames = traceback.extract_tb(passed)
+    return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
+
+
+class _Relay(logging.Handler):  # the standard library's extension point
+    """Writes what libraries log through the same processors."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        quoting = record.name.startswith(QUOTING_LIBRARIES)
+        sentence = f"{record.name} has warned" if quoting else record.getMessage()
+        line = get_logger(record.name)
+        place = f"{Path(record.pathname).name}:{record.lineno}"
+        if record.levelno >= logging.ERROR:
+            line.error(sentence, place=place, exc_info=record.exc_info)
+        else:
+            line.warning(sentence, place=place)
