@@ -20,11 +20,15 @@ from structlog.contextvars import bound_contextvars, merge_contextvars
 from structlog.typing import FilteringBoundLogger, Processor
 
 FIELDS = frozenset(
-    "event level timestamp logger role owner pid signal exit_code "
-    "job_uid series_uid study_uid sop_instance_uid sop_class_uid transfer_syntax_uid version revision kind "
-    "association_id calling_ae called_ae host port peer status outcome "
-    "state reason route model device attempt attempts count total seconds bytes free_bytes path journal "
-    "next_attempt_at exception traceback category place left_out".split()
+    {
+        *("event", "level", "timestamp", "logger", "exception", "traceback", "place", "left_out"),
+        *("role", "owner", "pid", "signal", "exit_code", "device", "journal", "path"),
+        *("job", "job_uid", "series", "series_uid", "study_uid", "revision", "route", "model"),
+        *("instance", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "version", "kind"),
+        *("association_id", "calling_ae", "called_ae", "host", "port", "peer", "status", "outcome"),
+        *("state", "reason", "why", "warning", "attempt", "attempts", "next_attempt_at"),
+        *("count", "total", "kept", "refused", "waiting", "seconds", "bytes", "free_bytes"),
+    }
 )
 LEVELS: Mapping[str, int] = {
     "debug": logging.DEBUG,
@@ -39,7 +43,7 @@ Event = MutableMapping[str, Any]
 
 
 def configure(*, style: Literal["json", "console"], level: str, stream: TextIO) -> None:
-    """Send this process's log lines, and its libraries' warnings, to ``stream``. Called once, at the start."""
+    """Send this process's log lines, and its libraries' warnings, to ``stream``; called once, at start."""
     structlog.configure(
         processors=_processors(style, stream),
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
@@ -87,7 +91,7 @@ def keep_listed_fields(_logger: object, _method: str, event: Event) -> Event:
 
 
 def describe_exception(_logger: object, _method: str, event: Event) -> Event:
-    """Replace an exception by its kind and the places it passed through; our own errors keep their sentence."""
+    """Replace an exception by its kind and the places it passed; our own errors keep their sentence."""
     info = event.pop("exc_info", None)
     if info is True:
         info = sys.exc_info()[1]

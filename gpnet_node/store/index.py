@@ -79,8 +79,12 @@ class Index:
         """
         with writing(self._engine) as connection:
             known = _known(connection, batch)
-            arrivals = {(arrival.header.sop_instance_uid, arrival.version): arrival for arrival in batch}
-            new = [arrival for key, arrival in arrivals.items() if key not in known]
+            new: list[Arrival] = []
+            for arrival in batch:
+                key = (arrival.header.sop_instance_uid, arrival.version)
+                if key not in known:
+                    known.add(key)
+                    new.append(arrival)
             by_series: dict[str, list[Arrival]] = {}
             for arrival in new:
                 by_series.setdefault(arrival.header.series_uid, []).append(arrival)
