@@ -8,7 +8,7 @@ value or a name that nothing bears stops the start with file, key and line.
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -221,10 +221,10 @@ class Configuration(_Frozen):
 
     def faults(self) -> Iterator[tuple[str, KeyPath, str]]:
         """Yield (file, key, sentence) for each name that is used twice or that nothing bears."""
-        yield from _repeated(PEERS_FILE, "peer", "name", [p.name for p in self.peers])
-        senders = [p.ae_title if p.may_store else f"({p.name})" for p in self.peers]
+        yield from _repeated(PEERS_FILE, "peer", "name", dict(enumerate(p.name for p in self.peers)))
+        senders = {index: p.ae_title for index, p in enumerate(self.peers) if p.may_store}
         yield from _repeated(PEERS_FILE, "peer", "ae_title", senders)
-        yield from _repeated(ROUTES_FILE, "route", "name", [r.name for r in self.routes])
+        yield from _repeated(ROUTES_FILE, "route", "name", dict(enumerate(r.name for r in self.routes)))
         reachable = {p.name for p in self.peers if p.is_destination}
         for index, route in enumerate(self.routes):
             for name in route.destinations:
@@ -361,10 +361,13 @@ def _parses(text: str) -> bool:
     return True
 
 
-def _repeated(file: str, table: str, key: str, values: Sequence[str]) -> Iterator[tuple[str, KeyPath, str]]:
-    for index, value in enumerate(values):
-        if value in values[:index]:
-            yield file, (table, index, key), f"{value!r} is taken by {table} {values.index(value) + 1}"
+def _repeated(
+    file: str, table: str, key: str, values: Mapping[int, str]
+) -> Iterator[tuple[str, KeyPath, str]]:
+    first: dict[str, int] = {}
+    for index, value in values.items():
+        if first.setdefault(value, index) != index:
+            yield file, (table, index, key), f"{value!r} is taken by {table} {first[value] + 1}"
 
 
 def _unreachable(name: str, peers: Sequence[PeerConfig]) -> str:
