@@ -1,1 +1,1 @@
-"""Measures a segmentation and writes the objects that leave the node; the only importer of highdicom's writers."""
+"""Measures a segmentation, writes what leaves the node and checks it (only here by highdicom's writers)."""

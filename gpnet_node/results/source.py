@@ -1,0 +1,117 @@
+"""The images that a result refers to: which instances, in which planes, of which patient."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import highdicom as hd
+from pydicom import Dataset
+from pydicom.uid import MRImageStorage
+
+from gpnet_node.errors import UnreadableInstanceError
+from gpnet_node.imaging.elements import PARSE_FAILURES
+from gpnet_node.imaging.frames import Frame, read_headers
+from gpnet_node.imaging.volume import SourceFrame, Volume
+
+# Type 2 of the Patient and General Study modules: present in every result, empty where the source has none.
+_TYPE_2 = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "StudyID",
+    "ReferringPhysicianName",
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """Headers of a volume's frames, in slice order.
+
+    ``header``: the first instance, its text decoded by its own character set (PS3.3 C.12.1.1.2).
+    """
+
+    frames: tuple[Frame, ...]
+    header: Dataset
+
+    @property
+    def study_instance_uid(self) -> str:
+        """Study of the source, which the results join."""
+        return str(self.header.StudyInstanceUID)
+
+    @property
+    def series_instance_uid(self) -> str:
+        """Series of the source."""
+        return self.frames[0].series_instance_uid
+
+    @property
+    def series_number(self) -> int:
+        """Number of the source series, 0 where it has none."""
+        return int(self.frames[0].number("SeriesNumber") or 0)
+
+    @cached_property
+    def instances(self) -> tuple[SourceFrame, ...]:
+        """One frame for each SOP instance, in order of first use."""
+        return tuple({frame.source.sop_instance_uid: frame.source for frame in self.frames}.values())
+
+    def evidence(self) -> list[Dataset]:
+        """One dataset for each SOP instance with the UIDs that references are made of."""
+        return [self._blank(frame.sop_class_uid, frame.sop_instance_uid) for frame in self.instances]
+
+    def planes(self, geometry: hd.VolumeGeometry) -> list[Dataset]:
+        """Each frame as a single-frame image that highdicom can copy the plane from.
+
+        Position and spacing are the source's own decimal strings, so that a result lies on exactly the
+        source grid; the orientation is the first frame's, since all frames of a volume share it. The
+        SOP Instance UID is the slice index under 2.25, to be replaced by the true reference.
+        """
+        first = self.frames[0]
+        return [self._plane(index, frame, first, geometry) for index, frame in enumerate(self.frames)]
+
+    def _plane(self, index: int, frame: Frame, first: Frame, geometry: hd.VolumeGeometry) -> Dataset:
+        plane = self._blank(MRImageStorage, f"2.25.{index}")
+        plane.Modality = "MR"
+        plane.Rows, plane.Columns = first.rows, first.columns
+        plane.FrameOfReferenceUID = first.frame_of_reference_uid
+        plane.PositionReferenceIndicator = first.text("PositionReferenceIndicator")
+        plane.ImagePositionPatient = frame.value("ImagePositionPatient")
+        plane.ImageOrientationPatient = first.value("ImageOrientationPatient")
+        plane.PixelSpacing = first.value("PixelSpacing")
+        plane.SliceThickness = first.value("SliceThickness") or round(geometry.spacing_between_slices, 6)
+        return plane
+
+    def _blank(self, sop_class_uid: str, sop_instance_uid: str) -> Dataset:
+        blank = Dataset()
+        for keyword in _TYPE_2:
+            setattr(blank, keyword, None)
+        blank.SOPClassUID, blank.SOPInstanceUID = sop_class_uid, sop_instance_uid
+        blank.StudyInstanceUID, blank.SeriesInstanceUID = self.study_instance_uid, self.series_instance_uid
+        return blank
+
+
+def read_source(volume: Volume) -> Source:
+    """Read the headers of the volume's frames again, from the files that it names.
+
+    Raises UnreadableInstanceError or StorageError where a file has changed since the volume was built.
+    """
+    paths = tuple(dict.fromkeys(frame.path for frame in volume.frames))
+    by_name = {_name(frame.source): frame for frame in read_headers(paths)}
+    frames = []
+    for wanted in volume.frames:
+        if _name(wanted) not in by_name:
+            raise UnreadableInstanceError(f"SOP instance {wanted.sop_instance_uid} is no longer in its file")
+        frames.append(by_name[_name(wanted)])
+    header = frames[0].header
+    try:
+        header.decode()
+    except PARSE_FAILURES as exc:
+        raise UnreadableInstanceError(
+            f"SOP instance {frames[0].source.sop_instance_uid}: text cannot be decoded"
+        ) from exc
+    return Source(frames=tuple(frames), header=header)
+
+
+def _name(frame: SourceFrame) -> tuple[str, int | None]:
+    return frame.sop_instance_uid, frame.frame_number
