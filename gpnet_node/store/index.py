@@ -139,7 +139,7 @@ class Index:
         """Return how many series are in each state that any is in."""
         query = select(series.c.state, func.count()).group_by(series.c.state)
         with reading(self._engine) as connection:
-            return {SeriesState(state): count for state, count in connection.execute(query).tuples()}
+            return {SeriesState(state): count for state, count in connection.execute(query)}
 
     def history(self, series_uid: str) -> tuple[SeriesEvent, ...]:
         """Return what happened to a series, oldest first."""
@@ -180,9 +180,7 @@ def series_from(row: RowMapping) -> Series:
 def _known(connection: Connection, batch: Sequence[Arrival]) -> set[tuple[str, int]]:
     uids = {arrival.header.sop_instance_uid for arrival in batch}
     key = (instances.c.sop_instance_uid, instances.c.version)
-    return {
-        (uid, version) for uid, version in connection.execute(select(*key).where(key[0].in_(uids))).tuples()
-    }
+    return {(uid, version) for uid, version in connection.execute(select(*key).where(key[0].in_(uids)))}
 
 
 def _extend(connection: Connection, series_uid: str, arrivals: Sequence[Arrival], *, settled: bool) -> None:

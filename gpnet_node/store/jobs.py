@@ -201,7 +201,7 @@ class Jobs:
         """Return how many jobs are in each state that any is in."""
         query = select(jobs.c.state, func.count()).group_by(jobs.c.state)
         with reading(self._engine) as connection:
-            return {JobState(state): count for state, count in connection.execute(query).tuples()}
+            return {JobState(state): count for state, count in connection.execute(query)}
 
     def history(self, job_uid: str) -> tuple[JobEvent, ...]:
         """Return what happened to a job, oldest first."""
