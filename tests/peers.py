@@ -83,6 +83,13 @@ def running(
                 process.wait()
 
 
+def data_set_bytes(path: Path) -> bytes:
+    """Return the encoded data set of a DICOM file, without preamble and file meta information."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[140:144], "little")  # (0002,0000) UL, behind preamble, prefix and header
+    return content[144 + length :]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DcmtkStoreScp:
     """A DCMTK storescp and the folder that it fills."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -19,8 +20,8 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 from gpnet_node.config import NodeConfig, PeerConfig
 from gpnet_node.dimse.sender import Outcome, Verdict, echo, send
 from gpnet_node.errors import StorageError, TransientPeerError, UnreadableInstanceError
-from tests.instances import data_set_bytes, mr_image, write
-from tests.peers import dcmtk_storescp, free_port
+from tests.factories import mr_series
+from tests.peers import data_set_bytes, dcmtk_storescp, free_port
 
 
 def node(tmp_path: Path, **settings: object) -> NodeConfig:
@@ -32,11 +33,17 @@ def pacs(port: int, *, ae_title: str = "PACS", host: str = "127.0.0.1") -> PeerC
     return PeerConfig(name="pacs", ae_title=ae_title, host=host, port=port)
 
 
-def images(folder: Path, count: int = 1, **attributes: object) -> list[Path]:
-    return [
-        write(mr_image(number=n, **attributes), folder / f"{n}.dcm")  # type: ignore[arg-type]
-        for n in range(1, count + 1)
-    ]
+def images(folder: Path, count: int = 1) -> list[Path]:
+    return mr_series(folder, slices=count)
+
+
+def segmentation(folder: Path) -> Path:
+    """A file that says that it is a segmentation, which is all that negotiation sees."""
+    (path,) = mr_series(folder, slices=1, series="seg")
+    dataset = dcmread(path)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = SegmentationStorage
+    dataset.save_as(path)
+    return path
 
 
 @contextlib.contextmanager
@@ -71,8 +78,8 @@ def sent(tmp_path: Path, port: int, paths: Sequence[Path]) -> list[Outcome]:
 def test_each_file_reaches_dcmtk_with_the_bytes_of_its_data_set(tmp_path: Path) -> None:
     paths = [
         *images(tmp_path / "explicit", 2),
-        write(mr_image(number=3), tmp_path / "3.dcm", transfer_syntax=ImplicitVRLittleEndian),
-        write(mr_image(number=4), tmp_path / "4.dcm", transfer_syntax=RLELossless),
+        *mr_series(tmp_path, slices=1, series="2", transfer_syntax=ImplicitVRLittleEndian),
+        *mr_series(tmp_path, slices=1, series="3", transfer_syntax=RLELossless),
     ]
     with dcmtk_storescp(tmp_path / "pacs", "+xa", "+B") as scp:
         outcomes = sent(tmp_path, scp.port, paths)
@@ -158,9 +165,8 @@ def test_an_unknown_host_name_is_transient(tmp_path: Path) -> None:
 
 
 def test_a_refused_class_is_permanent_and_named_while_the_others_are_delivered(tmp_path: Path) -> None:
-    segmentation = write(mr_image(SOPClassUID=SegmentationStorage, number=2), tmp_path / "seg.dcm")
     with answering([0x0000]) as port:
-        image, refused = sent(tmp_path, port, [*images(tmp_path), segmentation])
+        image, refused = sent(tmp_path, port, [*images(tmp_path), segmentation(tmp_path)])
 
     assert image.verdict is Verdict.DELIVERED
     assert refused.verdict is Verdict.PERMANENT
@@ -168,18 +174,17 @@ def test_a_refused_class_is_permanent_and_named_while_the_others_are_delivered(t
 
 
 def test_a_peer_that_takes_none_of_the_classes_is_a_permanent_refusal(tmp_path: Path) -> None:
-    segmentation = write(mr_image(SOPClassUID=SegmentationStorage), tmp_path / "seg.dcm")
     with answering([]) as port:
-        (refused,) = sent(tmp_path, port, [segmentation])
+        (refused,) = sent(tmp_path, port, [segmentation(tmp_path)])
 
     assert refused.verdict is Verdict.PERMANENT
     assert "Segmentation Storage" in refused.text
 
 
 def test_a_refused_transfer_syntax_is_permanent_and_named(tmp_path: Path) -> None:
-    compressed = write(mr_image(number=2), tmp_path / "rle.dcm", transfer_syntax=RLELossless)
+    compressed = mr_series(tmp_path, slices=1, series="2", transfer_syntax=RLELossless)
     with answering([0x0000]) as port:
-        _, refused = sent(tmp_path, port, [*images(tmp_path), compressed])
+        _, refused = sent(tmp_path, port, [*images(tmp_path), *compressed])
 
     assert refused.verdict is Verdict.PERMANENT
     assert "RLE Lossless" in refused.text

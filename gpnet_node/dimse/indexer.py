@@ -1,0 +1,120 @@
+"""Tells the index what arrived, in batches and in order, behind the receiver's back.
+
+The archive already holds what is told here, so nothing is lost if the process dies first: the index is filled
+up from the archive at the next start. An association is told to have ended only after everything that came on
+it, so a series is never judged before its instances are known.
+"""
+
+import queue
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+
+from gpnet_node.errors import StorageError
+from gpnet_node.store.index import Index
+from gpnet_node.store.states import Arrival, AssociationOutcome
+
+_BATCH = 256
+_RETRY_SECONDS = 1.0
+
+log = structlog.get_logger()
+
+
+class Association:
+    """One accepted association; its row is made when the first instance comes."""
+
+    def __init__(self, *, calling_ae: str, host: str, opened_at: datetime) -> None:
+        self.calling_ae = calling_ae
+        self.host = host
+        self.opened_at = opened_at
+        self.number: int | None = None  # in the index
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Arrived:
+    association: Association
+    arrival: Arrival
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ended:
+    association: Association
+    outcome: AssociationOutcome
+    at: datetime
+
+
+class Indexer:
+    """One thread that writes to the index; ``owner`` names this process there."""
+
+    def __init__(self, index: Index, *, owner: str) -> None:
+        self._index = index
+        self._owner = owner
+        self._items: queue.SimpleQueue[_Arrived | _Ended | None] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def arrived(self, association: Association, arrival: Arrival) -> None:
+        """Note an instance that is safe in the archive."""
+        self._items.put(_Arrived(association=association, arrival=arrival))
+
+    def ended(self, association: Association, outcome: AssociationOutcome, *, at: datetime) -> None:
+        """Note that an association ended, after all that came on it."""
+        self._items.put(_Ended(association=association, outcome=outcome, at=at))
+
+    def stop(self, *, seconds: float) -> bool:
+        """Write what is waiting, for at most so long; whether all of it was written."""
+        self._items.put(None)
+        self._thread.join(seconds)
+        self._stopped.set()  # a thread that waits for the database to come back gives up
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        ends = False
+        while not ends:
+            batch = self._next_batch()
+            ends = batch[-1] is None
+            items = [item for item in batch if item is not None]
+            while items and not self._stopped.is_set():
+                items = self._write(items)
+
+    def _next_batch(self) -> list[_Arrived | _Ended | None]:
+        batch = [self._items.get()]
+        while batch[-1] is not None and len(batch) < _BATCH and not self._items.empty():
+            batch.append(self._items.get())
+        return batch
+
+    def _write(self, items: Sequence[_Arrived | _Ended]) -> list[_Arrived | _Ended]:
+        """Write the arrivals up to the next end of an association, and that end; return what is left."""
+        ends = next((n for n, item in enumerate(items) if isinstance(item, _Ended)), len(items))
+        try:
+            self._record([item for item in items[:ends] if isinstance(item, _Arrived)])
+            for item in items[ends : ends + 1]:
+                if isinstance(item, _Ended) and item.association.number is not None:
+                    self._index.close_association(item.association.number, item.outcome, now=item.at)
+        except StorageError as exc:
+            log.error("the index cannot be written; trying again", reason=str(exc), waiting=len(items))
+            self._stopped.wait(_RETRY_SECONDS)
+            return list(items)
+        return list(items[ends + 1 :])
+
+    def _record(self, items: Sequence[_Arrived]) -> None:
+        for item in items:
+            association = item.association
+            if association.number is None:
+                association.number = self._index.open_association(
+                    calling_ae=association.calling_ae,
+                    host=association.host,
+                    owner=self._owner,
+                    now=association.opened_at,
+                )
+        if items:
+            self._index.record(
+                [replace(item.arrival, association_id=item.association.number) for item in items]
+            )

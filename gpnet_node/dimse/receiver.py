@@ -1,0 +1,327 @@
+"""C-ECHO and C-STORE SCP: decides who may store what; success is answered for what is safe (PS3.4 A, B)."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from socketserver import BaseServer
+from typing import cast
+
+import structlog
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.transport import ThreadedAssociationServer
+
+from gpnet_node.config import Configuration, PeerConfig
+from gpnet_node.dimse import indexer
+from gpnet_node.dimse.contexts import IMAGE_CLASSES, supported_contexts
+from gpnet_node.dimse.instance import is_safe_uid, read_received
+from gpnet_node.dimse.spool import Spool
+from gpnet_node.dimse.transport import SpoolingDimse, request_handler
+from gpnet_node.errors import StorageError, UnreadableInstanceError
+from gpnet_node.results.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from gpnet_node.store.archive import Archive
+from gpnet_node.store.header import header_of
+from gpnet_node.store.index import Index
+from gpnet_node.store.states import Arrival, AssociationOutcome
+
+# PS3.4 B.2.3
+_SUCCESS = 0x0000
+_OUT_OF_RESOURCES = 0xA700
+_DATA_SET_IS_ANOTHER = 0xA900
+_CANNOT_UNDERSTAND = 0xC000
+
+_COMMENT_CHARACTERS = 64  # Error Comment is an LO (PS3.7 C.1)
+_BACKLOG = 128
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rejection:
+    """Why an association is not accepted (PS3.8 9.3.4): permanent, by the service user."""
+
+    reason: int
+    sentence: str
+
+
+_CALLING_NOT_RECOGNISED = 3
+_CALLED_NOT_RECOGNISED = 7
+
+
+class _Mismatch(Exception):  # noqa: N818  # it is an answer to the sender, and never leaves this module
+    """The data set is not what the request says."""
+
+
+class _Visit:
+    """One accepted association while it is open."""
+
+    def __init__(self, association: indexer.Association) -> None:
+        self.association = association
+        self.kept = 0
+        self.refused = 0
+
+
+class Receiver:
+    """Listens, and keeps what peers with the right to store send.
+
+    ``clock`` gives the time with its zone; ``owner`` names this process in the index.
+    """
+
+    def __init__(
+        self,
+        *,
+        configuration: Configuration,
+        archive: Archive,
+        index: Index,
+        clock: Callable[[], datetime],
+        owner: str,
+    ) -> None:
+        self._configuration = configuration
+        self._node = configuration.node
+        self._archive = archive
+        self._clock = clock
+        self._indexer = indexer.Indexer(index, owner=owner)
+        self._visits: dict[Association, _Visit] = {}
+        self._lock = threading.Lock()
+        self._server: ThreadedAssociationServer | None = None
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    def start(self) -> int:
+        """Listen, and return the port. Raises StorageError if the address cannot be had."""
+        _config.LOG_HANDLER_LEVEL = "none"  # pynetdicom's log lines quote identifiers
+        ae = AE(ae_title=self._node.ae_title)
+        ae.maximum_pdu_size = self._node.max_pdu
+        ae.maximum_associations = self._node.max_associations
+        ae.acse_timeout = self._node.acse_timeout_seconds
+        ae.dimse_timeout = self._node.dimse_timeout_seconds
+        ae.network_timeout = self._node.network_timeout_seconds
+        address = (self._node.host, self._node.port)
+        try:
+            server = ae.make_server(
+                address,
+                contexts=supported_contexts(PeerConfig(name="any", ae_title="ANY"), ()),
+                evt_handlers=[
+                    (evt.EVT_REQUESTED, self._on_requested),
+                    (evt.EVT_ACCEPTED, self._on_accepted),
+                    (evt.EVT_C_STORE, self._on_store),
+                    (evt.EVT_RELEASED, self._on_ended, [AssociationOutcome.RELEASED]),
+                    (evt.EVT_ABORTED, self._on_ended, [AssociationOutcome.ABORTED]),
+                ],
+                server_class=ThreadedAssociationServer,
+                request_handler=request_handler(self._open_spool),
+            )
+        except OSError as exc:
+            raise StorageError(f"cannot listen on {address[0]}:{address[1]}: {exc.strerror}") from exc
+        if server.socket is not None:
+            server.socket.listen(_BACKLOG)  # pynetdicom's own is 5
+        self._indexer.start()
+        threading.Thread(target=server.serve_forever, name="listener", daemon=True).start()
+        self._server = server
+        port: int = server.server_address[1]
+        return port
+
+    def tend(self) -> None:
+        """Close the books on associations whose thread ended without a word. Call it now and then."""
+        with self._lock:
+            lost = [association for association in self._visits if not association.is_alive()]
+        for association in lost:
+            self._end(association, AssociationOutcome.ABORTED)
+
+    def drain(self, *, seconds: float) -> bool:
+        """Accept no new association and let the open ones finish; whether all did within ``seconds``."""
+        deadline = time.monotonic() + seconds
+        if self._server is not None:
+            BaseServer.shutdown(self._server)
+            self._server.server_close()
+            self._server = None
+        while self._open() and time.monotonic() < deadline:
+            time.sleep(0.05)
+            self.tend()
+        finished = not self._open()
+        for association in self._open():
+            association.abort()
+        return self._indexer.stop(seconds=max(1.0, deadline - time.monotonic())) and finished
+
+    def _open(self) -> list[Association]:
+        with self._lock:
+            return list(self._visits)
+
+    # -- association -----------------------------------------------------------------------------------------
+
+    def _on_requested(self, event: evt.Event) -> None:
+        """Reject the association, or offer it what its peer may use; pynetdicom then negotiates."""
+        association: Association = event.assoc
+        request = association.requestor.primitive
+        assert request is not None  # this is what was requested
+        calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
+        host = association.requestor.address
+        peer = self._peer(calling)
+        rejection = self._rejection(peer, called, host)
+        if peer is None or rejection is not None:
+            rejection = rejection or _unknown(calling)
+            log.warning("an association was rejected", calling_ae=calling, host=host, why=rejection.sentence)
+            association.acse.send_reject(1, 1, rejection.reason)
+            evt.trigger(association, evt.EVT_REJECTED, {})
+            association.kill()
+            return
+        proposed = [str(context.abstract_syntax) for context in request.presentation_context_definition_list]
+        association.acceptor.supported_contexts = supported_contexts(peer, proposed)
+
+    def _peer(self, calling_ae: str) -> PeerConfig | None:
+        known = (peer for peer in self._configuration.peers if peer.ae_title == calling_ae)
+        return self._configuration.sender(calling_ae) or next(known, None)
+
+    def _rejection(self, peer: PeerConfig | None, called: str, host: str) -> _Rejection | None:
+        if called != self._node.ae_title:
+            return _Rejection(
+                reason=_CALLED_NOT_RECOGNISED, sentence=f"called AE title {called!r} is not ours"
+            )
+        if peer is not None and peer.hosts and host not in peer.hosts:
+            sentence = f"peer {peer.name} may not call from this address"
+            return _Rejection(reason=_CALLING_NOT_RECOGNISED, sentence=sentence)
+        return None
+
+    def _on_accepted(self, event: evt.Event) -> None:
+        association: Association = event.assoc
+        visit = _Visit(
+            indexer.Association(
+                calling_ae=association.requestor.ae_title.strip(),
+                host=association.requestor.address,
+                opened_at=self._clock(),
+            )
+        )
+        with self._lock:
+            self._visits[association] = visit
+
+    def _on_ended(self, event: evt.Event, outcome: AssociationOutcome) -> None:
+        self._end(event.assoc, outcome)
+
+    def _end(self, association: Association, outcome: AssociationOutcome) -> None:
+        with self._lock:
+            visit = self._visits.pop(association, None)
+        if visit is None:
+            return  # the first word counts
+        if isinstance(association.dimse, SpoolingDimse):
+            association.dimse.discard()
+        self._indexer.ended(visit.association, outcome, at=self._clock())
+        log.info(
+            f"association {outcome}",
+            calling_ae=visit.association.calling_ae,
+            kept=visit.kept,
+            refused=visit.refused,
+        )
+
+    # -- instances -------------------------------------------------------------------------------------------
+
+    def _open_spool(self, message: DIMSEMessage, association: Association) -> Spool:
+        return Spool(
+            self._archive,
+            lambda: _preamble(message, association),
+            max_bytes=self._node.max_instance_bytes,
+        )
+
+    def _on_store(self, event: evt.Event) -> Dataset:
+        """Answer one C-STORE request."""
+        visit = self._visits[event.assoc]
+        request = cast(C_STORE, event.request)
+        spool = cast(Spool, request.DataSet)
+        try:
+            self._keep(request, UID(event.context.transfer_syntax), spool, visit.association)
+        except (StorageError, UnreadableInstanceError, _Mismatch) as exc:
+            visit.refused += 1
+            status = _status_of(exc)
+            log.warning(
+                "an instance was refused",
+                status=f"0x{status:04X}",
+                why=str(exc),
+                calling_ae=visit.association.calling_ae,
+                instance=str(request.AffectedSOPInstanceUID),
+            )
+            return _answer(status, str(exc))
+        finally:
+            spool.discard()
+        visit.kept += 1
+        return _answer(_SUCCESS)
+
+    def _keep(self, request: C_STORE, syntax: UID, spool: Spool, association: indexer.Association) -> None:
+        """Make the instance safe, and tell the index.
+
+        Raises StorageError, UnreadableInstanceError or _Mismatch; then nothing is kept.
+        """
+        file = spool.whole()
+        received = read_received(
+            file, start=spool.start, transfer_syntax=syntax, max_bytes=self._node.max_instance_bytes
+        )
+        data_set = received.header
+        if data_set.SOPInstanceUID != request.AffectedSOPInstanceUID:
+            raise _Mismatch("the data set's SOP Instance UID is not the request's")
+        if data_set.SOPClassUID != request.AffectedSOPClassUID:
+            raise _Mismatch("the data set's SOP Class UID is not the request's")
+        if data_set.SOPClassUID in IMAGE_CLASSES and not received.has_pixels:
+            raise _Mismatch("the image has no pixel data")
+        kept = self._archive.keep(file, str(request.AffectedSOPInstanceUID))
+        arrival = Arrival(
+            header=header_of(data_set),
+            version=kept.version,
+            transfer_syntax_uid=str(syntax),
+            sha256=spool.sha256,
+            size_bytes=spool.size_bytes,
+            path=kept.path,
+            received_at=self._clock(),
+            association_id=None,
+            calling_ae=association.calling_ae,
+        )
+        self._indexer.arrived(association, arrival)
+
+
+def _unknown(calling: str) -> _Rejection:
+    return _Rejection(
+        reason=_CALLING_NOT_RECOGNISED, sentence=f"calling AE title {calling!r} is not a peer's"
+    )
+
+
+def _preamble(message: DIMSEMessage, association: Association) -> bytes:
+    """Return preamble and file meta information (PS3.10 7.1) for the data set that follows.
+
+    Raises UnreadableInstanceError if the request names the instance by something that is not a UID.
+    """
+    command = message.command_set
+    class_uid, instance_uid = command.get("AffectedSOPClassUID"), command.get("AffectedSOPInstanceUID")
+    if not is_safe_uid(class_uid) or not is_safe_uid(instance_uid):
+        raise UnreadableInstanceError("the SOP Instance UID is not a UID")
+    context = association._accepted_cx[message.context_id or 0]
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = class_uid
+    meta.MediaStorageSOPInstanceUID = instance_uid
+    meta.TransferSyntaxUID = context.transfer_syntax[0]
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    meta.SourceApplicationEntityTitle = association.requestor.ae_title.strip()
+    buffer = DicomBytesIO()
+    buffer.write(b"\0" * 128 + b"DICM")
+    write_file_meta_info(buffer, meta)
+    return buffer.getvalue()
+
+
+def _status_of(fault: Exception) -> int:
+    if isinstance(fault, StorageError):
+        return _OUT_OF_RESOURCES
+    return _DATA_SET_IS_ANOTHER if isinstance(fault, _Mismatch) else _CANNOT_UNDERSTAND
+
+
+def _answer(status: int, comment: str = "") -> Dataset:
+    answer = Dataset()
+    answer.Status = status
+    if comment:
+        answer.ErrorComment = comment[:_COMMENT_CHARACTERS]
+    return answer

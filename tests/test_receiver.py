@@ -1,0 +1,597 @@
+"""The receiver, with DCMTK and pynetdicom as scanners: who may store what, and what success means."""
+
+import contextlib
+import random
+import shutil
+import socket
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import (
+    MPEG2MPML,
+    UID,
+    CTImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedSRStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    MRImageStorage,
+    RawDataStorage,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
+from pynetdicom import AE, _config
+from pynetdicom.association import Association
+from sqlalchemy import Engine, select
+
+from gpnet_node.config import Configuration, NodeConfig, PeerConfig
+from gpnet_node.dimse.receiver import Receiver
+from gpnet_node.store.archive import Archive
+from gpnet_node.store.database import associations, open_engine, reading, upgrade
+from gpnet_node.store.index import Index
+from gpnet_node.store.states import Instance
+from tests.factories import mr_series, rewrite
+from tests.peers import data_set_bytes, echoscu, storescu, wait_until
+
+SIEMENS_RAW = "1.3.12.2.1107.5.9.1"  # Siemens CSA Non-Image Storage, a private class
+
+SCANNER = PeerConfig(name="scanner", ae_title="SCANNER", may_store=True)
+CONSOLE = PeerConfig(name="console", ae_title="CONSOLE", may_store=True, accept_other_classes=True)
+PACS = PeerConfig(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
+ELSEWHERE = PeerConfig(name="elsewhere", ae_title="ELSEWHERE", may_store=True, hosts=("192.0.2.7",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A listening receiver, and the store behind it."""
+
+    port: int
+    receiver: Receiver
+    archive: Archive
+    index: Index
+    engine: Engine
+
+    def files(self) -> list[Path]:
+        return [self.archive.root / path for _, _, path in self.archive.instances()]
+
+    def outcomes(self) -> list[str]:
+        """How each association stands that an instance came on."""
+        with reading(self.engine) as connection:
+            return list(connection.scalars(select(associations.c.outcome).order_by(associations.c.id)))
+
+    def unfinished(self) -> list[Path]:
+        return list((self.archive.root / "tmp").iterdir())
+
+    def indexed(self, sop_instance_uid: str, *, count: int = 1) -> tuple[Instance, ...]:
+        def versions() -> tuple[Instance, ...]:
+            found = self.index.versions(sop_instance_uid)
+            return found if len(found) >= count else ()
+
+        return wait_until(versions, what=f"{count} versions in the index")
+
+
+@contextlib.contextmanager
+def receiving(folder: Path, **settings: object) -> Iterator[Node]:
+    root = folder / "archive"
+    given: dict[str, object] = {"archive": root, "port": 0, "host": "127.0.0.1", **settings}
+    configuration = Configuration(
+        node=NodeConfig.model_validate(given), peers=(SCANNER, CONSOLE, PACS, ELSEWHERE)
+    )
+    archive = Archive(root)
+    archive.prepare()
+    engine = open_engine(configuration.node.database)
+    upgrade(engine)
+    index = Index(engine)
+    receiver = Receiver(
+        configuration=configuration,
+        archive=archive,
+        index=index,
+        clock=lambda: datetime.now(UTC),
+        owner="test",
+    )
+    port = receiver.start()
+    try:
+        yield Node(port=port, receiver=receiver, archive=archive, index=index, engine=engine)
+    finally:
+        receiver.drain(seconds=5)
+        engine.dispose()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    with receiving(tmp_path) as node:
+        yield node
+
+
+def associate(
+    port: int,
+    contexts: Sequence[tuple[str, str]],
+    *,
+    calling: str = "SCANNER",
+    called: str = "GPNET",
+) -> Association:
+    _config.STORE_SEND_CHUNKED_DATASET = True  # the files' own bytes, whatever they are
+    ae = AE(ae_title=calling)
+    ae.acse_timeout = ae.dimse_timeout = 20
+    for sop_class, transfer_syntax in contexts:
+        ae.add_requested_context(UID(sop_class), [UID(transfer_syntax)])
+    return ae.associate("127.0.0.1", port, ae_title=called)
+
+
+def store(port: int, *paths: Path, calling: str = "SCANNER") -> list[Dataset]:
+    """Send files on one association; the answers."""
+    metas = [dcmread(path, stop_before_pixels=True, force=True).file_meta for path in paths]
+    contexts = {(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID): None for meta in metas}
+    association = associate(port, list(contexts), calling=calling)
+    assert association.is_established
+    answers = [association.send_c_store(path) for path in paths]
+    association.release()
+    return answers
+
+
+def raw_file(path: Path, data_set: bytes, *, of: Path, instance: str | None = None) -> Path:
+    """A file whose meta information is that of ``of`` and whose data set is any bytes."""
+    dataset = dcmread(of)
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID(instance or dataset.SOPInstanceUID)
+    dataset.save_as(path)
+    head = path.read_bytes()
+    path.write_bytes(head[: len(head) - len(data_set_bytes(path))] + data_set)
+    return path
+
+
+# -- who may talk to us ------------------------------------------------------------------------------------
+
+
+def test_echo_is_answered_to_a_known_peer(node: Node) -> None:
+    assert echoscu(node.port).returncode == 0
+
+
+def test_a_peer_that_may_not_store_may_still_echo(node: Node, tmp_path: Path) -> None:
+    (image,) = mr_series(tmp_path, slices=1)
+
+    assert echoscu(node.port, calling="PACS").returncode == 0
+    assert storescu(node.port, [image], calling="PACS").returncode != 0
+    assert node.files() == []
+
+
+@pytest.mark.parametrize(
+    ("calling", "called", "reason"),
+    [("STRANGER", "GPNET", 3), ("SCANNER", "OTHER", 7), ("ELSEWHERE", "GPNET", 3)],
+    ids=["unknown calling AE", "wrong called AE", "known AE from another address"],
+)
+def test_who_is_not_known_is_rejected_with_the_reason_of_the_standard(
+    node: Node, calling: str, called: str, reason: int
+) -> None:
+    association = associate(
+        node.port, [(MRImageStorage, ExplicitVRLittleEndian)], calling=calling, called=called
+    )
+
+    answer = association.acceptor.primitive
+    assert association.is_rejected
+    assert answer is not None
+    assert (answer.result, answer.result_source, answer.diagnostic) == (1, 1, reason)
+
+
+def test_dcmtk_understands_the_rejection(node: Node) -> None:
+    assert "Calling AE Title Not Recognized" in echoscu(node.port, calling="STRANGER").stdout
+    assert "Called AE Title Not Recognized" in echoscu(node.port, called="OTHER").stdout
+
+
+def test_a_foreign_class_and_a_foreign_transfer_syntax_are_refused_each_by_its_result(node: Node) -> None:
+    association = associate(
+        node.port,
+        [
+            (MRImageStorage, ExplicitVRLittleEndian),
+            (CTImageStorage, ExplicitVRLittleEndian),
+            (EnhancedMRImageStorage, MPEG2MPML),
+        ],
+    )
+    refused = {str(context.abstract_syntax): context.result for context in association.rejected_contexts}
+    association.release()
+
+    assert refused == {CTImageStorage: 3, EnhancedMRImageStorage: 4}
+
+
+def test_other_classes_are_taken_only_where_the_peers_entry_says_so(node: Node) -> None:
+    mixed = [
+        (uid, ExplicitVRLittleEndian)
+        for uid in (EnhancedSRStorage, SecondaryCaptureImageStorage, RawDataStorage, SIEMENS_RAW)
+    ]
+    scanner = associate(node.port, [(SegmentationStorage, ExplicitVRLittleEndian), *mixed])
+    console = associate(node.port, mixed, calling="CONSOLE")
+    taken = [len(a.accepted_contexts) for a in (scanner, console)]
+    scanner.release()
+    console.release()
+
+    assert taken == [1, len(mixed)]
+
+
+def test_every_transfer_syntax_that_the_codecs_decode_is_accepted(node: Node) -> None:
+    names = ".2 .2.1 .2.1.99 .2.2 .2.5 .2.4.57 .2.4.70 .2.4.80 .2.4.81 .2.4.90 .2.4.91 .2.4.50 .2.4.51"
+    syntaxes = [f"1.2.840.10008.1{name}" for name in names.split()]
+    association = associate(node.port, [(MRImageStorage, syntax) for syntax in syntaxes])
+    accepted = {str(context.transfer_syntax[0]) for context in association.accepted_contexts}
+    association.release()
+
+    assert accepted == set(syntaxes)
+
+
+def test_more_associations_than_ten_are_served_at_once(node: Node) -> None:
+    held = [associate(node.port, [(MRImageStorage, ExplicitVRLittleEndian)]) for _ in range(20)]
+    established = [association.is_established for association in held]
+    for association in held:
+        association.release()
+
+    assert established == [True] * 20
+
+
+# -- what is kept --------------------------------------------------------------------------------------------
+
+
+def test_a_series_from_dcmtk_is_kept_and_known_to_the_index(node: Node, tmp_path: Path) -> None:
+    paths = mr_series(tmp_path, slices=5)
+
+    sent = storescu(node.port, paths)
+
+    series = dcmread(paths[0]).SeriesInstanceUID
+    assert sent.returncode == 0
+    wait_until(lambda: len(node.index.instances(series)) == 5, what="5 instances in the index")
+    assert len(node.files()) == 5
+    assert node.unfinished() == []
+
+
+def test_the_bytes_of_the_data_set_are_kept_as_sent_in_each_transfer_syntax(
+    node: Node, shared_data: Path
+) -> None:
+    paths = sorted((shared_data / "dicom" / "dcm_qa_ts" / "In").glob("*.dcm"))
+    assert len(paths) == 9
+
+    answers = store(node.port, *paths)
+
+    kept = {dcmread(path).SOPInstanceUID: path for path in node.files()}
+    assert [answer.Status for answer in answers] == [0x0000] * 9
+    for path in paths:
+        original = dcmread(path)
+        found = kept[original.SOPInstanceUID]
+        assert dcmread(found).file_meta.TransferSyntaxUID == original.file_meta.TransferSyntaxUID
+        assert data_set_bytes(found) == data_set_bytes(path)
+
+
+def test_a_deflated_data_set_is_kept_as_sent(node: Node, tmp_path: Path) -> None:
+    (path,) = mr_series(tmp_path, slices=1, transfer_syntax="1.2.840.10008.1.2.1.99")
+
+    (answer,) = store(node.port, path)
+
+    assert answer.Status == 0x0000
+    assert data_set_bytes(node.files()[0]) == data_set_bytes(path)
+
+
+def test_the_kept_file_names_its_sender_and_is_read_by_dcmtk(node: Node, tmp_path: Path) -> None:
+    (path,) = mr_series(tmp_path, slices=1)
+    store(node.port, path)
+
+    meta = dcmread(node.files()[0]).file_meta
+    assert meta.SourceApplicationEntityTitle == "SCANNER"
+    assert meta.MediaStorageSOPInstanceUID == dcmread(path).SOPInstanceUID
+
+
+def test_the_same_instance_again_is_success_and_nothing_else(node: Node, tmp_path: Path) -> None:
+    (path,) = mr_series(tmp_path, slices=1)
+
+    answers = store(node.port, path, path)
+
+    assert [answer.Status for answer in answers] == [0, 0]
+    assert len(node.files()) == 1
+    assert node.unfinished() == []
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, RLELossless, JPEG2000Lossless])
+def test_the_same_instance_in_another_transfer_syntax_is_success_and_nothing_else(
+    node: Node, tmp_path: Path, syntax: str
+) -> None:
+    (path,) = mr_series(tmp_path, slices=1, rows=64, columns=64)
+    dataset = dcmread(path)
+    if UID(syntax).is_compressed:
+        dataset.compress(syntax, generate_instance_uid=False)
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
+    other = tmp_path / "other.dcm"
+    dataset.save_as(other, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
+
+    answers = store(node.port, path, other)
+
+    assert [answer.Status for answer in answers] == [0, 0]
+    (kept,) = node.files()
+    assert data_set_bytes(kept) == data_set_bytes(path)
+
+
+def test_a_corrected_header_is_kept_as_a_second_version_beside_the_first(node: Node, tmp_path: Path) -> None:
+    (path,) = mr_series(tmp_path, slices=1)
+    corrected = rewrite(Path(shutil.copy(path, tmp_path / "corrected.dcm")), PatientID="P2")
+
+    answers = store(node.port, path, corrected)
+
+    dataset = dcmread(path)
+    versions = node.indexed(dataset.SOPInstanceUID, count=2)
+    history = [event.sentence for event in node.index.history(dataset.SeriesInstanceUID)]
+    assert [answer.Status for answer in answers] == [0, 0]
+    assert [version.version for version in versions] == [1, 2]
+    assert {data_set_bytes(file) for file in node.files()} == {data_set_bytes(p) for p in (path, corrected)}
+    assert any("version 2" in sentence for sentence in history)
+
+
+def test_a_mixed_exam_in_one_job_is_kept_whole(node: Node, tmp_path: Path) -> None:
+    paths = mr_series(tmp_path, slices=4)
+    for path, sop_class in zip(
+        paths[1:], (EnhancedSRStorage, SecondaryCaptureImageStorage, SIEMENS_RAW), strict=True
+    ):
+        dataset = dcmread(path)
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = UID(sop_class)
+        dataset.save_as(path)
+
+    answers = store(node.port, *paths, calling="CONSOLE")
+
+    assert [answer.Status for answer in answers] == [0] * 4
+    assert len(node.files()) == 4
+
+
+def test_several_associations_at_once_lose_nothing(node: Node, tmp_path: Path) -> None:
+    paths = mr_series(tmp_path, slices=24)
+    held = [associate(node.port, [(MRImageStorage, ExplicitVRLittleEndian)]) for _ in range(4)]
+    for number, path in enumerate(paths):
+        assert held[number % 4].send_c_store(path).Status == 0x0000
+    for association in held:
+        association.release()
+
+    series = dcmread(paths[0]).SeriesInstanceUID
+    wait_until(lambda: len(node.index.instances(series)) == 24, what="24 instances in the index")
+    assert len(node.files()) == 24
+
+
+# -- bad input -----------------------------------------------------------------------------------------------
+
+
+def test_a_data_set_that_ends_too_early_is_refused_wherever_it_ends(node: Node, tmp_path: Path) -> None:
+    (path,) = mr_series(tmp_path, slices=1)
+    whole = data_set_bytes(path)
+    cuts = [len(whole) - 1, len(whole) - 200, *random.Random(1).sample(range(1, len(whole)), 20)]
+    broken = [raw_file(tmp_path / f"cut{cut}.dcm", whole[:cut], of=path) for cut in cuts]
+
+    answers = store(node.port, *broken, path)
+
+    assert {answer.Status for answer in answers[:-1]} <= {0xC000, 0xA900}
+    assert answers[-1].Status == 0x0000
+    assert all(answer.ErrorComment for answer in answers[:-1])
+    assert len(node.files()) == 1
+
+
+def test_compressed_pixels_that_end_too_early_are_refused(node: Node, tmp_path: Path) -> None:
+    (path,) = mr_series(tmp_path, slices=1, transfer_syntax=RLELossless)
+    broken = raw_file(tmp_path / "cut.dcm", data_set_bytes(path)[:-20], of=path)
+
+    (answer,) = store(node.port, broken)
+
+    assert answer.Status == 0xC000
+    assert node.files() == []
+
+
+@pytest.mark.parametrize(
+    "data_set", [b"", b"\0" * 64, b"not DICOM at all, just text", b"\xff" * 200], ids=len
+)
+def test_bytes_that_are_no_data_set_are_refused_with_a_comment(
+    node: Node, tmp_path: Path, data_set: bytes
+) -> None:
+    (path,) = mr_series(tmp_path, slices=1)
+
+    (answer,) = store(node.port, raw_file(tmp_path / "bad.dcm", data_set, of=path))
+
+    assert answer.Status == 0xC000
+    assert answer.ErrorComment
+    assert node.files() == []
+    assert node.unfinished() == []
+
+
+@pytest.mark.parametrize("uid", ["../../etc/passwd", "1.2.3/../4", "/tmp/x"])
+def test_a_uid_with_path_characters_is_refused_and_names_no_file(
+    node: Node, tmp_path: Path, uid: str
+) -> None:
+    (path,) = mr_series(tmp_path / "sent", slices=1)
+    before = {p for p in tmp_path.rglob("*") if "sent" not in p.parts}
+
+    evil = raw_file(tmp_path / "sent" / "evil.dcm", data_set_bytes(path), of=path, instance=uid)
+    (answer,) = store(node.port, evil)
+
+    after = {p for p in tmp_path.rglob("*") if "sent" not in p.parts}
+    assert answer.Status == 0xC000
+    assert "UID" in answer.ErrorComment
+    assert {p for p in after - before if "archive" not in p.parts} == set()
+    assert node.files() == []
+
+
+@pytest.mark.parametrize(
+    ("attributes", "status"),
+    [
+        ({"SeriesInstanceUID": None}, 0xC000),
+        ({"StudyInstanceUID": None}, 0xC000),
+        ({"SeriesInstanceUID": "a/b"}, 0xC000),
+    ],
+)
+def test_a_data_set_without_a_uid_that_it_needs_is_refused(
+    node: Node, tmp_path: Path, attributes: dict[str, object], status: int
+) -> None:
+    (path,) = mr_series(tmp_path, slices=1)
+
+    (answer,) = store(node.port, rewrite(path, **attributes))
+
+    assert answer.Status == status
+    assert node.files() == []
+
+
+def test_a_data_set_that_is_another_than_the_request_says_is_refused(node: Node, tmp_path: Path) -> None:
+    one, other = mr_series(tmp_path, slices=2)
+    swapped = raw_file(tmp_path / "swapped.dcm", data_set_bytes(other), of=one)
+
+    (answer,) = store(node.port, swapped)
+
+    assert answer.Status == 0xA900
+    assert node.files() == []
+
+
+def test_an_archive_that_cannot_be_written_is_out_of_resources_and_works_again_later(
+    node: Node, tmp_path: Path
+) -> None:
+    (path,) = mr_series(tmp_path / "sent", slices=1)
+    (node.archive.root / "tmp").rmdir()
+    (refused,) = store(node.port, path)
+    (node.archive.root / "tmp").mkdir()
+    (kept,) = store(node.port, path)
+
+    assert (refused.Status, kept.Status) == (0xA700, 0x0000)
+
+
+def test_an_instance_beyond_the_limit_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
+    (path,) = mr_series(tmp_path / "sent", slices=1, rows=64, columns=64)
+    with receiving(tmp_path, max_instance_bytes=4096) as node:
+        (answer,) = store(node.port, path)
+
+        assert answer.Status == 0xA700
+        assert node.unfinished() == []
+
+
+def test_a_bomb_of_deflated_zeros_is_refused(tmp_path: Path) -> None:
+    (path,) = mr_series(
+        tmp_path / "sent",
+        slices=1,
+        PixelData=b"\0" * 4_000_000,
+        transfer_syntax="1.2.840.10008.1.2.1.99",
+    )
+    with receiving(tmp_path, max_instance_bytes=100_000) as node:
+        (answer,) = store(node.port, path)
+
+        assert answer.Status == 0xC000
+        assert node.files() == []
+
+
+def test_what_was_half_sent_when_the_sender_aborted_leaves_nothing(node: Node, tmp_path: Path) -> None:
+    whole, half = mr_series(tmp_path, slices=2, rows=256, columns=256)
+    association = associate(node.port, [(MRImageStorage, ExplicitVRLittleEndian)])
+    association.send_c_store(whole)
+    fragment = struct.pack(">IBB", 1026, association.accepted_contexts[0].context_id, 0) + b"\0" * 1024
+    send_command(association, half)
+    send_pdu(association, fragment)
+    wait_until(node.unfinished, what="the half instance in the archive")
+    association.abort()
+
+    wait_until(lambda: not node.unfinished(), what="the half instance gone")
+    assert len(node.files()) == 1
+    assert echoscu(node.port).returncode == 0
+
+
+def test_a_pdu_longer_than_agreed_ends_the_connection_and_not_the_node(node: Node) -> None:
+    with socket.create_connection(("127.0.0.1", node.port), timeout=10) as connection:
+        connection.sendall(struct.pack(">BBL", 1, 0, 0x7FFFFFFF) + b"\0" * 1000)
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+
+    assert echoscu(node.port).returncode == 0
+
+
+def test_a_sender_that_falls_silent_within_a_pdu_is_let_go(tmp_path: Path) -> None:
+    with receiving(tmp_path, network_timeout_seconds=0.5) as node:
+        with socket.create_connection(("127.0.0.1", node.port), timeout=10) as connection:
+            connection.sendall(struct.pack(">BBL", 1, 0, 300) + b"\0" * 10)
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
+
+        assert echoscu(node.port).returncode == 0
+
+
+def send_command(association: Association, path: Path) -> None:
+    """Send only the command of a C-STORE request, by hand."""
+    meta = dcmread(path).file_meta
+    elements = [
+        (0x0002, _even(meta.MediaStorageSOPClassUID)),
+        (0x0100, struct.pack("<H", 1)),
+        (0x0110, struct.pack("<H", 1)),
+        (0x0700, struct.pack("<H", 0)),
+        (0x0800, struct.pack("<H", 1)),
+        (0x1000, _even(meta.MediaStorageSOPInstanceUID)),
+    ]
+    body = b"".join(struct.pack("<HHL", 0, element, len(value)) + value for element, value in elements)
+    body = struct.pack("<HHLL", 0, 0, 4, len(body)) + body
+    context_id = association.accepted_contexts[0].context_id
+    send_pdu(association, struct.pack(">IBB", len(body) + 2, context_id, 3) + body)
+
+
+def send_pdu(association: Association, item: bytes) -> None:
+    transport = association.dul.socket
+    assert transport is not None
+    transport.send(struct.pack(">BBL", 4, 0, len(item)) + item)
+
+
+def _even(uid: str) -> bytes:
+    value = uid.encode()
+    return value + b"\0" * (len(value) % 2)
+
+
+# -- the index -----------------------------------------------------------------------------------------------
+
+
+def test_an_association_is_told_to_have_ended_after_all_that_came_on_it(tmp_path: Path) -> None:
+    paths = mr_series(tmp_path / "sent", slices=10)
+    with receiving(tmp_path) as node:
+        store(node.port, *paths)
+        node.receiver.drain(seconds=5)
+
+        assert node.outcomes() == ["released"]
+        assert len(node.index.instances(dcmread(paths[0]).SeriesInstanceUID)) == 10
+
+
+def test_an_aborted_association_is_told_as_aborted(node: Node, tmp_path: Path) -> None:
+    (path,) = mr_series(tmp_path, slices=1)
+    association = associate(node.port, [(MRImageStorage, ExplicitVRLittleEndian)])
+    association.send_c_store(path)
+    association.abort()
+
+    wait_until(lambda: node.outcomes() == ["aborted"], what="told as aborted")
+
+
+def test_a_connection_that_just_ends_is_told_as_aborted(node: Node, tmp_path: Path) -> None:
+    (path,) = mr_series(tmp_path, slices=1)
+    association = associate(node.port, [(MRImageStorage, ExplicitVRLittleEndian)])
+    association.send_c_store(path)
+    transport = association.dul.socket
+    assert transport is not None
+    assert transport.socket is not None
+    transport.socket.shutdown(socket.SHUT_RDWR)
+
+    def told() -> bool:
+        node.receiver.tend()
+        return node.outcomes() == ["aborted"]
+
+    wait_until(told, what="told as aborted")
+
+
+def test_draining_lets_an_open_association_finish_and_takes_no_new_one(tmp_path: Path) -> None:
+    first, second = mr_series(tmp_path / "sent", slices=2)
+    with receiving(tmp_path) as node:
+        association = associate(node.port, [(MRImageStorage, ExplicitVRLittleEndian)])
+        association.send_c_store(first)
+        finished: list[bool] = []
+        drain = threading.Thread(target=lambda: finished.append(node.receiver.drain(seconds=20)))
+        drain.start()
+        wait_until(lambda: echoscu(node.port).returncode != 0, what="no new association")
+        answer = association.send_c_store(second)
+        association.release()
+        drain.join()
+
+        assert answer.Status == 0x0000
+        assert finished == [True]
+        assert len(node.index.instances(dcmread(first).SeriesInstanceUID)) == 2
