@@ -1,7 +1,8 @@
 """Anatomies for the generator: people's label maps, their pallidum divided by histological atlases.
 
-Sources: SynthSeg training maps (Billot 2023, Apache-2.0), the Allen Human Reference Atlas (Ding 2016, CC BY 4.0)
-and the BigBrain subcortical atlas (Xiao 2019, CC BY 4.0). CIT168 is kept out: it judges the result.
+Sources: SynthSeg training maps (Billot 2023, Apache-2.0), the Allen Human Reference Atlas (Ding 2016,
+CC BY 4.0) and the BigBrain subcortical atlas (Xiao 2019, CC BY 4.0).
+CIT168 is kept out: it judges the result.
 
 Each side is a box in patient axes; right sides are mirrored, so every box shows a left pallidum.
 Needs the ``train`` extra (antspyx).
@@ -15,11 +16,12 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from gpnet_node.model.patient_grid import lps_grid
 from gpnet_node.model.tissue import FREESURFER_TISSUE, HEAD_TISSUE_OFFSET, Tissue
 
 BOX_SPACING_MM = 0.6
 BOX_SHAPE = (112, 128, 112)  # (z, y, x): the network's box and a margin for deformation
-HEAD_SPACING_MM = 2.0
+HEAD_SPACING_MM = 1.0
 PALLIDUM = {"left": 13, "right": 52}
 _CARRIED = (Tissue.STN, Tissue.SUBSTANTIA_NIGRA, Tissue.RED_NUCLEUS)
 
@@ -71,7 +73,7 @@ _CONTRAST = {Tissue.PUTAMEN: 2.0, Tissue.CAUDATE: 1.0, Tissue.THALAMUS: 3.0, Tis
 class Anatomy:
     """One person's side.
 
-    ``tissue``: uint8 (z, y, x) of :class:`Tissue` in LPS axes (x grows to the left), the whole pallidum as GPE.
+    ``tissue``: uint8 (z, y, x) of :class:`Tissue` in LPS axes (x grows to the left); the pallidum is all GPE.
     ``border``: one float16 map per atlas, mm, positive towards GPi: zero is that atlas's GPi/GPe interface.
     """
 
@@ -93,7 +95,7 @@ def build(atlases: Path, people: Sequence[str], cache: Path, progress: Callable[
             for side in PALLIDUM:
                 arrays |= _side(labels, side, parts)
             partial = target.with_suffix(".partial.npz")
-            np.savez_compressed(partial, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+            np.savez_compressed(partial, allow_pickle=False, **arrays)
             partial.rename(target)
         progress(person)
 
@@ -113,7 +115,7 @@ def load(cache: Path, person: str) -> tuple[Anatomy, ...]:
 
 
 def load_head(cache: Path, person: str) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Whole head: tissue (z, y, x) at 2 mm in LPS axes; centres of the left and right pallidum, voxels (2, 3)."""
+    """Whole head: tissue (z, y, x) at 1 mm in LPS axes; left and right pallidum's centres, voxels (2, 3)."""
     with np.load(cache / f"{person}.npz", allow_pickle=False) as data:
         return data["head_tissue"], data["head_centres"]
 
@@ -124,7 +126,9 @@ def _read(path: Path) -> sitk.Image:
 
 
 def _head(labels: sitk.Image) -> dict[str, NDArray[np.generic]]:
-    size = [round(n * s / HEAD_SPACING_MM) for n, s in zip(labels.GetSize(), labels.GetSpacing(), strict=True)]
+    size = [
+        round(n * s / HEAD_SPACING_MM) for n, s in zip(labels.GetSize(), labels.GetSpacing(), strict=True)
+    ]
     grid = sitk.Image(size, sitk.sitkUInt8)
     grid.SetSpacing([HEAD_SPACING_MM] * 3)
     grid.SetOrigin(labels.GetOrigin())
@@ -139,7 +143,9 @@ def _head(labels: sitk.Image) -> dict[str, NDArray[np.generic]]:
 def _side(
     labels: sitk.Image, side: str, parts: dict[str, dict[Tissue, NDArray[np.float32]]]
 ) -> dict[str, NDArray[np.generic]]:
-    grid = _grid(_centre(sitk.GetArrayFromImage(labels) == PALLIDUM[side], labels), BOX_SPACING_MM, BOX_SHAPE)
+    grid = lps_grid(
+        _centre(sitk.GetArrayFromImage(labels) == PALLIDUM[side], labels), BOX_SPACING_MM, BOX_SHAPE
+    )
     tissue = _smooth_tissue(labels, grid)
     if side == "right":
         tissue = np.ascontiguousarray(tissue[:, :, ::-1])
@@ -166,15 +172,8 @@ def _centre(mask: NDArray[np.bool_], image: sitk.Image) -> tuple[float, ...]:
     return centre
 
 
-def _grid(centre_mm: Sequence[float], spacing_mm: float, shape: Sequence[int]) -> sitk.Image:
-    grid = sitk.Image([int(n) for n in shape[::-1]], sitk.sitkUInt8)
-    grid.SetSpacing([spacing_mm] * 3)
-    grid.SetOrigin([c - spacing_mm * (n - 1) / 2 for c, n in zip(centre_mm, shape[::-1], strict=True)])
-    return grid
-
-
 def _smooth_tissue(labels: sitk.Image, grid: sitk.Image) -> NDArray[np.uint8]:
-    """Finer grid without the 1 mm staircases: each label's smoothed indicator is interpolated; the largest wins."""
+    """A finer grid without 1 mm staircases: smoothed indicators are interpolated, the largest wins."""
     crop = sitk.Resample(labels, _coarse(grid), sitk.Transform(), sitk.sitkNearestNeighbor)
     array = sitk.GetArrayFromImage(crop)
     present = {int(v): FREESURFER_TISSUE.get(int(v), Tissue.BACKGROUND) for v in np.unique(array)}
@@ -184,7 +183,9 @@ def _smooth_tissue(labels: sitk.Image, grid: sitk.Image) -> NDArray[np.uint8]:
         mask = np.isin(array, [v for v, t in present.items() if t == kind]).astype(np.float32)
         image = sitk.GetImageFromArray(mask)
         image.CopyInformation(crop)
-        smooth = sitk.Resample(sitk.SmoothingRecursiveGaussian(image, 0.7), grid, sitk.Transform(), sitk.sitkLinear)
+        smooth = sitk.Resample(
+            sitk.SmoothingRecursiveGaussian(image, 0.7), grid, sitk.Transform(), sitk.sitkLinear
+        )
         value = sitk.GetArrayFromImage(smooth)
         wins = value > best
         best[wins], tissue[wins] = value[wins], kind
@@ -195,7 +196,7 @@ def _coarse(grid: sitk.Image) -> sitk.Image:
     """The same box at 1 mm."""
     shape = [int(np.ceil(n * s)) for n, s in zip(grid.GetSize(), grid.GetSpacing(), strict=True)]
     centre = grid.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in grid.GetSize()])
-    return _grid(centre, 1.0, shape[::-1])
+    return lps_grid(centre, 1.0, shape[::-1])
 
 
 def _read_parts(atlases: Path, atlas: AtlasLabels) -> dict[Tissue, NDArray[np.float32]]:
@@ -206,7 +207,7 @@ def _read_parts(atlases: Path, atlas: AtlasLabels) -> dict[Tissue, NDArray[np.fl
         middle = image.TransformPhysicalPointToContinuousIndex((0.0, 0.0, 0.0))[0]
         array[:, :, : int(np.ceil(middle))] = 0  # LPS: x grows to the left
     centre = _centre(np.isin(array, atlas.groups[Tissue.GPE] + atlas.groups[Tissue.GPI]), image)
-    box = _grid(centre, 0.5, [int(n * BOX_SPACING_MM / 0.5) for n in BOX_SHAPE])
+    box = lps_grid(centre, 0.5, [int(n * BOX_SPACING_MM / 0.5) for n in BOX_SHAPE])
     coarse = _coarse(box)
     crop = sitk.Resample(image, box, sitk.Transform(), sitk.sitkNearestNeighbor)
     labels = sitk.GetArrayFromImage(crop)
@@ -214,13 +215,17 @@ def _read_parts(atlases: Path, atlas: AtlasLabels) -> dict[Tissue, NDArray[np.fl
     for kind, numbers in atlas.groups.items():
         mask = sitk.GetImageFromArray(np.isin(labels, numbers).astype(np.float32))
         mask.CopyInformation(crop)
-        smooth = sitk.Resample(sitk.SmoothingRecursiveGaussian(mask, 0.5), coarse, sitk.Transform(), sitk.sitkLinear)
+        smooth = sitk.Resample(
+            sitk.SmoothingRecursiveGaussian(mask, 0.5), coarse, sitk.Transform(), sitk.sitkLinear
+        )
         parts[kind] = np.asarray(sitk.GetArrayFromImage(smooth), np.float32)
     return parts
 
 
-def _carry(parts: dict[Tissue, NDArray[np.float32]], tissue: NDArray[np.uint8]) -> dict[Tissue, NDArray[np.float32]]:
-    """Register an atlas's parts to the box (affine, then SyN) and bring those over that divide or are missing."""
+def _carry(
+    parts: dict[Tissue, NDArray[np.float32]], tissue: NDArray[np.uint8]
+) -> dict[Tissue, NDArray[np.float32]]:
+    """Register an atlas to the box (affine, then SyN) and bring over what divides or is missing."""
     import ants  # noqa: PLC0415 - only the train extra has it
 
     def as_ants(values: NDArray[np.float32], spacing: float) -> object:
@@ -250,7 +255,9 @@ def _distance(part: NDArray[np.float32]) -> NDArray[np.float32]:
     """Signed distance to the half level, mm, negative inside."""
     mask = sitk.GetImageFromArray((part > 0.5).astype(np.uint8))
     mask.SetSpacing([BOX_SPACING_MM] * 3)
-    return np.asarray(sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(mask, False, False, True)), np.float32)
+    return np.asarray(
+        sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(mask, False, False, True)), np.float32
+    )
 
 
 def _internal_capsule(tissue: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -28,6 +28,7 @@ class Structure(BaseModel):
     number: int  # label value, and SEG segment number
     name: str  # "GPe left"
     side: Literal["left", "right"]
+    channel: int  # of the network's output
     type: Code  # SegmentedPropertyType
     laterality: Code
     region: Code  # anatomic region

@@ -30,17 +30,25 @@ def load_weights(folder: Path, card: ModelCard) -> dict[str, Tensor]:
 
 def part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     """The tensors below ``name.``, without that prefix."""
-    return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+    return {
+        key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")
+    }
 
 
-def save_state(path: Path, *, step: int, network: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+def save_state(
+    path: Path, *, step: int, network: nn.Module, averaged: nn.Module, optimiser: torch.optim.Optimizer
+) -> None:
     """Everything that a resumed run needs to go on as if it had not stopped; replaced in one move."""
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"averaged.{name}": value for name, value in averaged.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
     partial = path.with_suffix(".partial")
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial, {"step": str(step)})
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+        partial,
+        {"step": str(step)},
+    )
     partial.rename(path)
 
 

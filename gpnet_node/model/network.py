@@ -32,7 +32,7 @@ class GPNetConfig:
 
 
 class ConvBlock(nn.Sequential):
-    """Convolutions 3x3x3, each with instance normalisation and leaky ReLU. (B, in, z, y, x) -> (B, out, z, y, x)."""
+    """Convolutions 3x3x3, each with InstanceNorm and leaky ReLU. (B, in, z, y, x) -> (B, out, z, y, x)."""
 
     def __init__(self, channels_in: int, channels_out: int, *, depth: int = 2) -> None:
         layers: list[nn.Module] = []
@@ -46,7 +46,7 @@ class ConvBlock(nn.Sequential):
 
 
 class AttentionGate(nn.Module):
-    """Grid attention (Oktay 2018, arXiv:1804.03999): the centre's signal weighs where a skip connection counts.
+    """Grid attention (Oktay 2018, arXiv:1804.03999): the centre's signal weighs each place of a skip.
 
     ``skip`` (B, C, z, y, x) and ``gate`` (B, G, z', y', x') of a coarser level -> (B, C, z, y, x).
     """
@@ -66,7 +66,9 @@ class AttentionGate(nn.Module):
     def forward(self, skip: Tensor, gate: Tensor) -> Tensor:
         """Skip features scaled by an attention map in 0-1."""
         theta = self.theta(skip)
-        phi = functional.interpolate(self.phi(gate), size=theta.shape[2:], mode="trilinear", align_corners=False)
+        phi = functional.interpolate(
+            self.phi(gate), size=theta.shape[2:], mode="trilinear", align_corners=False
+        )
         weight = torch.sigmoid(self.psi(functional.relu(theta + phi)))
         weight = functional.interpolate(weight, size=skip.shape[2:], mode="trilinear", align_corners=False)
         merged: Tensor = self.merge(skip * weight)
@@ -87,9 +89,12 @@ class GPNet(nn.Module):
             {str(level): AttentionGate(filters[level], filters[-1]) for level in config.gated_levels}
         )
         self.decoder = nn.ModuleList(
-            ConvBlock(filters[level] + filters[level + 1], filters[level]) for level in range(len(filters) - 1)
+            ConvBlock(filters[level] + filters[level + 1], filters[level])
+            for level in range(len(filters) - 1)
         )
-        self.heads = nn.ModuleList(nn.Conv3d(filters[level], config.out_channels, 1) for level in config.supervised_levels)
+        self.heads = nn.ModuleList(
+            nn.Conv3d(filters[level], config.out_channels, 1) for level in config.supervised_levels
+        )
         self.join = nn.Conv3d(config.out_channels * len(config.supervised_levels), config.out_channels, 1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -113,7 +118,9 @@ class GPNet(nn.Module):
             features = self.decoder[level](torch.cat([skip, up], dim=1))  # (B, filters[level], z, y, x)
             decoded[level] = features
         sides = [
-            functional.interpolate(head(decoded[level]), size=image.shape[2:], mode="trilinear", align_corners=False)
+            functional.interpolate(
+                head(decoded[level]), size=image.shape[2:], mode="trilinear", align_corners=False
+            )
             for level, head in zip(self.config.supervised_levels, self.heads, strict=True)
         ]
         return [self.join(torch.cat(sides, dim=1)), *sides]

@@ -1,7 +1,8 @@
 """Draws MR images from anatomies: random shape, contrast, resolution, bias field and noise.
 
-After SynthSeg (Billot 2023): the network sees images that never existed, from label maps that did. Contrast is drawn
-around a 7T T2 prior (dark pallidum, brighter medial lamina), with a share of T1-like, T2*-like and random contrasts.
+After SynthSeg (Billot 2023): the network sees images that never existed, from label maps that did. Contrast
+is drawn around a 7T T2 prior (dark pallidum, brighter medial lamina), with a share of T1-like, T2*-like and
+random contrasts.
 All arrays are (z, y, x) in LPS axes; every draw follows from the generator it is given.
 """
 
@@ -20,7 +21,7 @@ from gpnet_node.model.tissue import HEAD_TISSUE_OFFSET, Tissue
 GPE, GPI = 1, 2  # labels of a drawn box; 0 is background
 TISSUES = HEAD_TISSUE_OFFSET + 16
 
-# Mean signal over subjects, white matter = 1.00: (low, high). Estimates around 7T T2 TSE, T1 and T2* appearance.
+# Mean signal over subjects, white matter = 1.00: (low, high). Estimates, not measurements.
 _T2: dict[Tissue, tuple[float, float]] = {
     Tissue.WHITE_MATTER: (0.95, 1.05),
     Tissue.CORTEX: (1.25, 1.55),
@@ -115,22 +116,35 @@ def contrast(rng: np.random.Generator, settings: DrawSettings) -> tuple[NDArray[
         for tissue, bounds in (_T2, _T2STAR, _T1)[kind].items():
             means[tissue] = uniform(rng, bounds)
         dark = kind < 2
-        means[Tissue.GPI] = means[Tissue.GPE] + (rng.uniform(-0.05, 0.12) if dark else rng.uniform(-0.04, 0.06))
+        means[Tissue.GPI] = means[Tissue.GPE] + (
+            rng.uniform(-0.05, 0.12) if dark else rng.uniform(-0.04, 0.06)
+        )
         means[Tissue.LAMINA] = means[Tissue.GPE] + (rng.uniform(0.12, 0.35) if dark else rng.uniform(0, 0.15))
     visibility = float(rng.choice([1.0, 0.6, 0.25, 0.0], p=[0.40, 0.35, 0.15, 0.10]))
     return means.astype(np.float32), visibility
 
 
 def paint(
-    rng: np.random.Generator, tissue: Tensor, lamina: Tensor, means: NDArray[np.float32], spacing_mm: float
+    rng: np.random.Generator,
+    tissue: Tensor,
+    lamina: Tensor,
+    means: NDArray[np.float32],
+    spacing_mm: float,
+    *,
+    grain: bool = True,
 ) -> Tensor:
-    """Noise-free signal: tissue means, texture within tissue, and the lamina's weight (0-1) drawn over."""
+    """Noise-free signal: tissue means, the lamina drawn over by its weight (0-1), texture within tissue.
+
+    ``grain``: also a texture as fine as the voxels.
+    """
     image = torch.from_numpy(means)[tissue.long()]
     image = image + lamina * (float(means[Tissue.LAMINA]) - image)
     nodes = max(4, round(max(tissue.shape) * spacing_mm / 5))
     texture = smooth_field(rng, nodes, tissue.shape)[0] * rng.uniform(0.02, 0.05)
-    grain = torch.from_numpy(rng.standard_normal(tuple(tissue.shape), dtype=np.float32)) * rng.uniform(0.02, 0.08)
-    return image * (1 + texture + grain)
+    if grain:
+        noise = torch.from_numpy(rng.standard_normal(tuple(tissue.shape), dtype=np.float32))
+        texture = texture + noise * rng.uniform(0.02, 0.08)
+    return image * (1 + texture)
 
 
 def acquire(
@@ -139,14 +153,16 @@ def acquire(
     spacing_mm: float,
     settings: DrawSettings,
 ) -> Tensor:
-    """What a scanner would make of it: slice profile and matrix along one axis, bias field, Rician noise, gamma."""
+    """What a scanner would make of it: slice profile, matrix, bias field, Rician noise, gamma."""
     axis = int(rng.choice(3, p=[0.7, 0.15, 0.15]))
     size = [uniform(rng, settings.in_plane_mm)] * 3
     size[axis] = uniform(rng, settings.slice_mm)
     shape = tuple(image.shape)
     acquired = [max(8, min(n, round(n * spacing_mm / s))) for n, s in zip(shape, size, strict=True)]
     image = blur(image, [0.4 * s / spacing_mm for s in size])
-    image = functional.interpolate(image[None, None], size=acquired, mode="trilinear", align_corners=True)[0, 0]
+    image = functional.interpolate(image[None, None], size=acquired, mode="trilinear", align_corners=True)[
+        0, 0
+    ]
     image = image * torch.exp(smooth_field(rng, 4, acquired)[0] * (rng.uniform(0, settings.bias) / 2))
     brightness = float(image.mean())
     noise = brightness / uniform(rng, settings.snr)
@@ -184,7 +200,7 @@ def normalise(image: Tensor) -> Tensor:
 
 
 def sampling_grid(shape: Sequence[int], matrix: NDArray[np.float64], offset: NDArray[np.float64]) -> Tensor:
-    """Voxel coordinates ``matrix @ index + offset`` in the source, indices counted from the centre; (z, y, x, 3)."""
+    """Source voxels ``matrix @ index + offset``, indices counted from the centre; (z, y, x, 3)."""
     axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in shape]
     index = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     return index @ torch.from_numpy(matrix.T.astype(np.float32)) + torch.from_numpy(offset.astype(np.float32))
@@ -200,7 +216,7 @@ def sample(source: Tensor, coordinates: Tensor, mode: str) -> Tensor:
 def draw_box(
     anatomy: Anatomy, rng: np.random.Generator, shape: Sequence[int], settings: DrawSettings
 ) -> tuple[Tensor, Tensor]:
-    """One training sample: image (z, y, x) normalised, labels (z, y, x) 0 / GPE / GPI, on the network's grid."""
+    """One sample on the network's grid: image (z, y, x) normalised, labels (z, y, x) 0 / GPE / GPI."""
     tissue, labels, lamina = shape_box(anatomy, rng, shape, settings)
     means, visibility = contrast(rng, settings)
     image = paint(rng, tissue, lamina * visibility, means, BOX_SPACING_MM)
@@ -223,7 +239,18 @@ def shape_box(
     mix = rng.random()
     allen, bigbrain = (torch.from_numpy(anatomy.border[name]).float() for name in ("allen", "bigbrain"))
     border = sample(allen * mix + bigbrain * (1 - mix), where, "bilinear")
-    border = border + smooth_field(rng, 5, shape)[0] * (rng.uniform(0, settings.border_wave_mm) / 2)
+    labels, lamina = divide(tissue, border, rng, settings)
+    return tissue, labels, lamina
+
+
+def divide(
+    tissue: Tensor, border: Tensor, rng: np.random.Generator, settings: DrawSettings
+) -> tuple[Tensor, Tensor]:
+    """Divide the pallidum where ``border`` (mm, positive towards GPi) passes a level: the GPi share is drawn.
+
+    Writes GPI into ``tissue``; labels 0 / GPE / GPI and the lamina's weight 0-1, each (z, y, x).
+    """
+    border = border + smooth_field(rng, 5, tissue.shape)[0] * (rng.uniform(0, settings.border_wave_mm) / 2)
     inside = tissue == Tissue.GPE
     if bool(inside.any()):
         border = border - torch.quantile(border[inside][::4], 1 - uniform(rng, settings.gpi_share))
@@ -232,7 +259,7 @@ def shape_box(
     labels = inside.to(torch.uint8) * GPE
     labels[inner] = GPI
     tissue[inner] = Tissue.GPI
-    return tissue, labels, lamina
+    return labels, lamina
 
 
 def draw_head(
@@ -244,7 +271,7 @@ def draw_head(
     spacing_mm: float,
     settings: DrawSettings,
 ) -> tuple[Tensor, NDArray[np.float64]]:
-    """A localiser sample from a whole head: image (z, y, x) normalised, and the two centres in its voxels (2, 3).
+    """A localiser sample: image (z, y, x) normalised, and the two centres in its voxels (2, 3).
 
     A random slab is left of the head; a centre outside the slab is NaN.
     """
@@ -263,7 +290,7 @@ def draw_head(
     keep = _slab(rng, shape, spacing_mm)
     image = image * keep
     for centre in found:
-        index = tuple(int(round(v)) for v in centre)
+        index = tuple(round(v) for v in centre)
         inside = all(0 <= i < n for i, n in zip(index, shape, strict=True)) and bool(keep[index] > 0)
         if not inside:
             centre[:] = np.nan

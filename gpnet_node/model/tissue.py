@@ -43,4 +43,6 @@ _GROUPS: dict[Tissue, tuple[int, ...]] = {
     Tissue.VESSEL: (30, 62),
     Tissue.CEREBELLAR_CORTEX: (8, 47),
 }
-FREESURFER_TISSUE: dict[int, Tissue] = {label: tissue for tissue, labels in _GROUPS.items() for label in labels}
+FREESURFER_TISSUE: dict[int, Tissue] = {
+    label: tissue for tissue, labels in _GROUPS.items() for label in labels
+}

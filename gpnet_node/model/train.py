@@ -149,7 +149,9 @@ def fit(run: Run) -> dict[str, Tensor]:
     network = build(settings).to(run.device)
     averaged = build(settings).to(run.device).requires_grad_(requires_grad=False)
     averaged.load_state_dict(network.state_dict())  # one start for both
-    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
     state = run.output / f"{run.name}.state.safetensors"
     done = load_state(state, network=network, averaged=averaged, optimiser=optimiser) if state.exists() else 0
     order = range(done * settings.batch, settings.steps * settings.batch)
@@ -176,7 +178,10 @@ def fit(run: Run) -> dict[str, Tensor]:
             if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
                 save_state(state, step=step + 1, network=network, averaged=averaged, optimiser=optimiser)
                 share = waited / (time.monotonic() - began)
-                log.write(json.dumps({"step": step + 1, "loss": round(recent, 4), "waiting": round(share, 3)}) + "\n")
+                log.write(
+                    json.dumps({"step": step + 1, "loss": round(recent, 4), "waiting": round(share, 3)})
+                    + "\n"
+                )
                 log.flush()
     return averaged.state_dict()
 
