@@ -11,16 +11,15 @@ from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 
-import structlog
-
 from gpnet_node.config import Configuration
 from gpnet_node.dimse.sender import Outcome, Verdict, send
 from gpnet_node.errors import ConfigurationError, StorageError, UnreadableInstanceError
+from gpnet_node.log import get_logger
 from gpnet_node.store.outbox import Debt, Outbox
 
 _PEERS_AT_ONCE = 8
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 class Courier:

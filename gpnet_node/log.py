@@ -21,7 +21,7 @@ from structlog.typing import FilteringBoundLogger, Processor
 
 FIELDS = frozenset(
     {
-        *("event", "level", "timestamp", "logger", "exception", "traceback", "place", "left_out"),
+        *("event", "level", "timestamp", "part", "exception", "traceback", "place", "left_out"),
         *("role", "owner", "pid", "signal", "exit_code", "device", "journal", "path"),
         *("job", "job_uid", "series", "series_uid", "study_uid", "revision", "route", "model"),
         *("instance", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "version", "kind"),
@@ -59,7 +59,7 @@ def configure(*, style: Literal["json", "console"], level: str, stream: TextIO) 
 
 def get_logger(name: str) -> FilteringBoundLogger:
     """Return the logger of one part of the program."""
-    return cast(FilteringBoundLogger, structlog.get_logger(logger=name))
+    return cast(FilteringBoundLogger, structlog.get_logger(part=name))
 
 
 def bound(**fields: object) -> AbstractContextManager[None]:

@@ -102,11 +102,11 @@ class DcmtkStoreScp:
 
 
 @contextlib.contextmanager
-def dcmtk_storescp(folder: Path, *options: str) -> Iterator[DcmtkStoreScp]:
-    """Run DCMTK's storescp with ``options``, keeping each data set as it comes."""
+def dcmtk_storescp(folder: Path, *options: str, port: int | None = None) -> Iterator[DcmtkStoreScp]:
+    """Run DCMTK's storescp with ``options``, on a free port if none is given."""
     received = folder / "received"
     received.mkdir(parents=True)
-    port = free_port()
+    port = port or free_port()
     command = [program("/usr/bin/storescp"), "-od", str(received), "-aet", "PACS", *options, str(port)]
     with running(command, log=folder / "storescp.log"):
         wait_until(lambda: listens(port), what="storescp listening")

@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-import structlog
-
 from gpnet_node.errors import StorageError
+from gpnet_node.log import get_logger
 from gpnet_node.store.index import Index
 from gpnet_node.store.states import Arrival, AssociationOutcome
 
 _BATCH = 256
 _RETRY_SECONDS = 1.0
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 class Association:

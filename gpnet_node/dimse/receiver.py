@@ -8,7 +8,6 @@ from datetime import datetime
 from socketserver import BaseServer
 from typing import cast
 
-import structlog
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
@@ -27,6 +26,7 @@ from gpnet_node.dimse.instance import is_safe_uid, read_received
 from gpnet_node.dimse.spool import Spool
 from gpnet_node.dimse.transport import SpoolingDimse, request_handler
 from gpnet_node.errors import StorageError, UnreadableInstanceError
+from gpnet_node.log import get_logger
 from gpnet_node.results.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.header import header_of
@@ -42,7 +42,7 @@ _CANNOT_UNDERSTAND = 0xC000
 _COMMENT_CHARACTERS = 64  # Error Comment is an LO (PS3.7 C.1)
 _BACKLOG = 128
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
