@@ -226,6 +226,11 @@ def rewrite(path: Path, **attributes: Any) -> Path:  # noqa: ANN401
     return path
 
 
+def uid_of(path: Path) -> str:
+    """SOPInstanceUID of a written file."""
+    return str(dcmread(path, stop_before_pixels=True).SOPInstanceUID)
+
+
 def _macro(item: Dataset, name: str) -> Dataset:
     if name not in item:
         setattr(item, name, [Dataset()])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from gpnet_node.errors import NotAVolumeError, UnreadableInstanceError
 
@@ -16,6 +16,7 @@ from gpnet_node.errors import NotAVolumeError, UnreadableInstanceError
 # OSError is not among them: a file that cannot be read at all is the operator's matter.
 PARSE_FAILURES = (
     InvalidDicomError,
+    BytesLengthException,
     EOFError,
     ValueError,
     TypeError,
