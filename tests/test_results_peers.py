@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813  # its own customary name
+import SimpleITK as sitk
 
 from gpnet_node.imaging.series import choose, find_files, read_headers, split
 from gpnet_node.imaging.volume import LabelMap, assemble
@@ -54,7 +54,7 @@ def results(
         "enhanced": lambda: draw_head(folder, orientation=OBLIQUE, enhanced=True),
         "odd matrix": lambda: draw_head(folder, shape=(11, 33, 61), spacing_mm=(2.0, 1.5, 1.0)),
         "empty GPi": lambda: without(draw_head(folder), 2),
-        "greek": lambda: draw_head(folder, PatientName="Διονυσιος"),
+        "greek": lambda: draw_head(folder, PatientName="Σπυρου^Διονυσιος"),
     }[request.param]()
     return write_results(head, card)
 
@@ -135,9 +135,10 @@ def test_dcmqi_reads_every_number_of_the_report(results: Results, tmp_path: Path
             ("asymmetry", None): (measured.asymmetry_percent, "%"),
         }
         present = {key: value for key, value in expected.items() if value[0] is not None}
-        assert found == {
-            key: (pytest.approx(value, abs=0.01), unit) for key, (value, unit) in present.items()
-        }
+        assert found.keys() == present.keys()
+        for key, (value, unit) in present.items():
+            assert found[key][0] == pytest.approx(value, abs=0.01)
+            assert found[key][1] == unit
         assert group["TrackingIdentifier"] == structure.name
         assert group["ReferencedSegment"] == structure.number
         assert group["Finding"]["CodeValue"] == structure.type.value
@@ -152,7 +153,7 @@ def test_dcmtk_prints_the_report(results: Results, tmp_path: Path) -> None:
     said = run("dsrdump", sr)
 
     assert said.returncode == 0, said.stderr
-    assert said.stderr == ""
+    assert not [line for line in said.stderr.splitlines() if line.startswith(("E:", "F:"))]
     assert "Comprehensive 3D SR Document" in said.stdout
     assert said.stdout.count('CONTAINER:(,,"Measurement Group")') == 4
 

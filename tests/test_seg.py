@@ -200,6 +200,19 @@ def test_a_source_that_leaves_out_what_it_should_not_is_still_written(
     assert len(seg.ContributingEquipmentSequence) == 1
 
 
+def test_a_source_compressed_with_loss_is_said_so(tmp_path: Path, card: ModelCard) -> None:
+    lossy: dict[str, Any] = {
+        "LossyImageCompression": "01",
+        "LossyImageCompressionRatio": 8.5,
+        "LossyImageCompressionMethod": "ISO_15444_1",
+    }
+    head = draw_head(tmp_path, **lossy)
+
+    seg = read_back(write_seg(head.volume, head.labels, card, JOB))
+
+    assert {keyword: seg[keyword].value for keyword in lossy} == lossy
+
+
 def test_dates_are_the_jobs_in_the_sources_time_zone(tmp_path: Path, card: ModelCard) -> None:
     head = draw_head(tmp_path, TimezoneOffsetFromUTC="+0930")
 

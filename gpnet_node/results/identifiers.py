@@ -8,11 +8,12 @@ from importlib.metadata import version
 
 import numpy as np
 
+from gpnet_node.imaging.gate import OWN_MANUFACTURER
 from gpnet_node.imaging.volume import LabelMap
 from gpnet_node.model.card import ModelCard
 
 # Manufacturer (0008,0070) of everything that this program writes; the gate knows its own results by it.
-MANUFACTURER = "gpnet_node"
+MANUFACTURER = OWN_MANUFACTURER
 # Names this program as a DICOM implementation (PS3.7 D.3.3.2); drawn once, kept for ever.
 IMPLEMENTATION_CLASS_UID = "2.25.107248152653131904442776117504895928789"
 IMPLEMENTATION_VERSION_NAME = "GPNET_NODE"

@@ -24,6 +24,8 @@ _TYPE_2 = (
     "StudyID",
     "ReferringPhysicianName",
 )
+# A result made of images that were compressed with loss says so too (PS3.3 C.7.6.1.1.5).
+_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,6 +81,9 @@ class Source:
         plane.ImagePositionPatient = frame.value("ImagePositionPatient")
         plane.ImageOrientationPatient = first.value("ImageOrientationPatient")
         plane.PixelSpacing = first.value("PixelSpacing")
+        for keyword in _LOSSY:
+            if first.value(keyword) is not None:
+                setattr(plane, keyword, first.value(keyword))
         plane.SliceThickness = first.value("SliceThickness") or round(geometry.spacing_between_slices, 6)
         return plane
 
