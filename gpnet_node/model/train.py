@@ -4,33 +4,39 @@
 same images as one that was never stopped.
 """
 
+import hashlib
 import json
 import time
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import tomlkit
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from gpnet_node.errors import ConfigurationError
-from gpnet_node.model import atlas, synthesise
+from gpnet_node.model import atlas, evaluate, synthesise
+from gpnet_node.model.card import CARD_NAME, WEIGHTS_NAME, read_card
 from gpnet_node.model.checkpoint import load_state, save_state
 from gpnet_node.model.localise import LOCALISER_SHAPE, LOCALISER_SPACING_MM, heat_target, localiser_loss
 from gpnet_node.model.network import GPNet, GPNetConfig
+from gpnet_node.model.segment import GPNetSegmenter
 
 # Solomon 2021: weight of false positives and of false negatives for background, GPe, GPi.
 TVERSKY_ALPHA = (0.7, 0.4, 0.4)
 TVERSKY_BETA = (0.3, 0.6, 0.6)
 HEAD_WEIGHTS = (0.5, 0.25, 0.125)  # deep supervision beside the joined output
 
+Part = Literal["segmenter", "localiser"]
 Sample = tuple[Tensor, Tensor]
 Loss = Callable[[list[Tensor], Tensor], Tensor]
 
@@ -71,6 +77,66 @@ def read_settings(path: Path) -> TrainSettings:
         return TrainSettings.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, tomllib.TOMLDecodeError, ValidationError) as exc:
         raise ConfigurationError(f"{path}: {exc}") from exc
+
+
+def train(
+    config: Path, atlases: Path, work: Path, *, device: str = "cpu", heads: int = 10
+) -> list[dict[str, object]]:
+    """Train both networks and write weights and card beside ``config``; the figures on held-out people.
+
+    ``atlases`` holds the label maps (synthseg/, allen/, bigbrain/); ``work`` keeps anatomies and training
+    state, so that a run that was stopped goes on. Raises ConfigurationError.
+    """
+    settings = read_settings(config)
+    folder, card = config.parent, read_card(config.parent)
+    people = settings.train_people + settings.validate_people + settings.test_people
+    with _progress() as bar:
+        task = bar.add_task("anatomies", total=len(people), loss=0.0)
+        atlas.build(atlases, people, work / "anatomies", lambda _: bar.advance(task))
+    cache, place = work / "anatomies", torch.device(device)
+    boxes = BoxSamples(cache, settings.train_people, card.box_voxels, settings.seed)
+    slabs = HeadSamples(cache, settings.train_people, settings.seed)
+    runs: tuple[tuple[Part, Dataset[Sample], Loss], ...] = (
+        ("segmenter", boxes, segmentation_loss),
+        ("localiser", slabs, localiser_loss),
+    )
+    tensors: dict[str, Tensor] = {}
+    for name, samples, loss in runs:
+        part = settings.segmenter if name == "segmenter" else settings.localiser
+        run = Run(
+            name=name,
+            settings=part,
+            samples=samples,
+            loss=loss,
+            device=place,
+            bfloat16=settings.bfloat16,
+            output=work,
+        )
+        tensors |= {f"{name}.{key}": value.cpu().contiguous() for key, value in fit(run).items()}
+    save_file(tensors, folder / WEIGHTS_NAME)
+    write_card(folder, settings, figures=[])
+    scores = list(evaluate.score(GPNetSegmenter(folder, device=device), cache, settings.test_people, heads))
+    figures = evaluate.summarise(scores, card)
+    write_card(folder, settings, figures)
+    return figures
+
+
+def write_card(folder: Path, settings: TrainSettings, figures: list[dict[str, object]]) -> None:
+    """Bring the card up to what was trained: hash, networks, people, figures; the rest stays as written."""
+    path = folder / CARD_NAME
+    card = tomlkit.parse(path.read_text(encoding="utf-8"))
+    card["weights_sha256"] = hashlib.sha256((folder / WEIGHTS_NAME).read_bytes()).hexdigest()
+    for name, part in (("network", settings.segmenter), ("localiser", settings.localiser)):
+        card[name] = asdict(network_config(part))
+    card["training"] = {
+        "seed": settings.seed,
+        "train_people": list(settings.train_people),
+        "test_people": list(settings.test_people),
+        "segmenter_steps": settings.segmenter.steps,
+        "localiser_steps": settings.localiser.steps,
+    }
+    card["figures"] = figures
+    path.write_text(tomlkit.dumps(card), encoding="utf-8")
 
 
 class BoxSamples(Dataset[Sample]):
@@ -133,7 +199,7 @@ def tversky_loss(logits: Tensor, labels: Tensor) -> Tensor:
 class Run:
     """One network, its samples and its loss."""
 
-    name: Literal["segmenter", "localiser"]
+    name: Part
     settings: PartSettings
     samples: Dataset[Sample]
     loss: Loss
@@ -188,13 +254,16 @@ def fit(run: Run) -> dict[str, Tensor]:
 
 def build(settings: PartSettings) -> GPNet:
     """The network that the settings describe, freshly initialised."""
-    return GPNet(
-        GPNetConfig(
-            out_channels=settings.out_channels,
-            filters=settings.filters,
-            gated_levels=settings.gated_levels,
-            supervised_levels=settings.supervised_levels,
-        )
+    return GPNet(network_config(settings))
+
+
+def network_config(settings: PartSettings) -> GPNetConfig:
+    """Its sizes, as the card keeps them."""
+    return GPNetConfig(
+        out_channels=settings.out_channels,
+        filters=settings.filters,
+        gated_levels=settings.gated_levels,
+        supervised_levels=settings.supervised_levels,
     )
 
 

@@ -1,0 +1,44 @@
+# make demo   the whole route on this machine, ending with a picture
+# make test   everything that is checked: style, types, layers, tests with real peers
+# make bench  speed and size as ratios against other programs, in one run
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint requirements.lock
+
+.PHONY: demo test bench lint peers clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.installed
+	$(BIN)/gpnet-node demo --out demo-output
+
+test: $(VENV)/.installed-test peers lint
+	$(BIN)/pytest -m "not speed"
+
+bench: $(VENV)/.installed-test peers
+	$(BIN)/pytest -m speed -s --timeout=900 tests/benchmarks
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+peers:
+	deploy/install-test-peers
+
+$(VENV)/.created:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.created pyproject.toml requirements.lock
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) --editable '.[test,train]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-output build *.egg-info
