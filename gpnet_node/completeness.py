@@ -17,7 +17,7 @@ another reason than a gap is complete: waiting does not mend it, and the job wil
 The decision is a row of the series; its job is made in the same transaction.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -165,14 +165,26 @@ class _Look:
 
 
 class Watcher:
-    """Looks at the series that are being received; one process does, the receiver."""
+    """Looks at the series that are being received; one process does, the receiver.
 
-    def __init__(self, engine: Engine, archive_root: Path, *, node: NodeConfig, jobs: Jobs) -> None:
+    ``look_into`` reads the headers of a series' images.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        archive_root: Path,
+        *,
+        node: NodeConfig,
+        jobs: Jobs,
+        look_into: Callable[[Sequence[Path]], Geometry] | None = None,
+    ) -> None:
         self._engine = engine
         self._index = Index(engine)
         self._root = archive_root
         self._node = node
         self._jobs = jobs
+        self._look_into = look_into or examine
         self._looks: dict[str, _Look] = {}
 
     def look(self, now: datetime) -> list[Decision]:
@@ -192,7 +204,7 @@ class Watcher:
                 if looked_into == LOOKS_INTO_SERIES:
                     continue
                 looked_into += 1
-                look.geometry = examine([self._root / image.path for image in look.images])
+                look.geometry = self._look_into([self._root / image.path for image in look.images])
             if verdict := conclude(self._node, row, touches, look.count, look.geometry, now=now):
                 ripe.append((look, verdict))
         return self._decide(ripe, now)
@@ -204,13 +216,13 @@ class Watcher:
         receiving = series.c.state == SeriesState.RECEIVING
         quiet = select(series).where(receiving, series.c.last_received_at <= now - shortest)
         columns = (associations, series_associations.c.series_uid, series_associations.c.last_at)
-        touching = select(*columns).join(series_associations).join(series).where(receiving)
+        touching = select(*columns).select_from(series_associations).join(associations).join(series)
         with reading(self._engine) as connection:
             found = connection.execute(quiet.order_by(series.c.last_received_at)).mappings()
             waiting: dict[str, tuple[Series, list[Touch]]] = {
                 row["uid"]: (series_from(row), []) for row in found
             }
-            for row in connection.execute(touching).mappings():
+            for row in connection.execute(touching.where(receiving)).mappings():
                 if row["series_uid"] in waiting:
                     waiting[row["series_uid"]][1].append(_touch(row))
         return waiting

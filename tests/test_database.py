@@ -7,6 +7,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, insert, select, update
+from sqlalchemy.exc import StatementError
 
 from gpnet_node.errors import StorageError
 from gpnet_node.store.database import (
@@ -167,7 +168,7 @@ def test_a_moment_keeps_its_instant_whatever_its_time_zone(tmp_path: Path) -> No
 
 
 def test_a_moment_without_time_zone_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="time zone"), writing(new_database(tmp_path)) as connection:
+    with pytest.raises(StatementError, match="time zone"), writing(new_database(tmp_path)) as connection:
         connection.execute(insert(series).values(series_row(at=datetime(2024, 1, 31))))
 
 

@@ -22,7 +22,8 @@ from sqlalchemy import (
     create_engine,
     event,
 )
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.types import TypeDecorator
 
 from gpnet_node.errors import StorageError
@@ -254,9 +255,10 @@ def writing(engine: Engine) -> Iterator[Connection]:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except SQLAlchemyError as exc:
-        cause = getattr(exc, "orig", None) or type(exc).__name__  # the statement may hold patient data
-        raise StorageError(f"database: {cause}") from exc
+    except DBAPIError as exc:  # its own text would quote the statement, and so patient data
+        raise StorageError(f"database: {exc.orig}") from exc
+    except PoolTimeoutError as exc:
+        raise StorageError("database: no connection became free") from exc
 
 
 def upgrade(engine: Engine) -> None:

@@ -20,8 +20,9 @@ _CHUNK_BYTES = 1 << 20
 _DEFERRED_BYTES = 1 << 16  # longer values stay in the file until they are asked for
 _PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 # What another transfer syntax, character set or writer changes without changing the instance: the character
-# set and planar configuration, extended offset tables, and padding behind the data set.
-_ENCODING = {0x00080005, 0x00280006, 0x7FE00001, 0x7FE00002, 0xFFFCFFFC}
+# set, the remark that a codec was used (Derivation Description and its code: what changes the image says so
+# in Image Type too), planar configuration, extended offset tables, and padding behind the data set.
+_ENCODING = {0x00080005, 0x00082111, 0x00089215, 0x00280006, 0x7FE00001, 0x7FE00002, 0xFFFCFFFC}
 # Words whose bytes pydicom leaves in the order of the transfer syntax (PS3.5 7.3).
 _WORD_BYTES = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 # What pydicom and the codecs raise on bytes that they cannot read: they have no error class for it.
@@ -60,9 +61,9 @@ def same_instance(one: Path, other: Path) -> bool:
     """Whether two files of one SOP Instance UID have equal content, whatever their encoding.
 
     Compared are all public elements as decoded, and the pixels frame by frame; not compared are the file meta
-    information, group lengths, private elements, the character set as such, padding, and the encoding of
-    sequences and pixels. What cannot be decoded is equal only to the same bytes. Memory is bounded by the
-    header and two frames, except for a deflated data set, which is inflated whole.
+    information, group lengths, private elements, the character set as such, padding, remarks on compression,
+    and the encoding of sequences and pixels. What cannot be decoded is equal only to the same bytes. Memory
+    is bounded by the header and two frames, except for a deflated data set, which is inflated whole.
     """
     try:
         return _same_bytes(one, other) or _same_content(one, other)

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from gpnet_node.store.header import header_of
+from tests.factories import enhanced_mr, mr_series
+
+
+def test_the_header_keeps_what_listing_and_counting_need(tmp_path: Path) -> None:
+    path = mr_series(tmp_path, slices=1, ImagesInAcquisition=80, PatientName="Müller^Zoë")[0]
+
+    header = header_of(dcmread(path, stop_before_pixels=True))
+
+    assert (header.modality, header.patient_name) == ("MR", "Müller^Zoë")
+    assert (header.instance_number, header.acquisition_number, header.images_in_acquisition) == (1, 1, 80)
+    assert (header.number_of_frames, header.concatenation_uid) == (None, None)
+
+
+def test_a_multi_frame_image_is_known_by_its_number_of_frames(tmp_path: Path) -> None:
+    header = header_of(dcmread(enhanced_mr(tmp_path, slices=7), stop_before_pixels=True))
+
+    assert header.number_of_frames == 7
+
+
+@pytest.mark.filterwarnings("ignore:The value length")
+def test_values_of_the_wrong_kind_are_left_out_and_long_ones_cut(tmp_path: Path) -> None:
+    data_set = dcmread(mr_series(tmp_path, slices=1)[0])
+    data_set.InstanceNumber = 2**40
+    data_set.add_new(0x00201002, "LO", "many")
+    data_set.AcquisitionNumber = [1, 2]
+    data_set.PatientID = "x" * 1000
+    data_set.Modality = None
+
+    header = header_of(data_set)
+
+    assert header.instance_number is None
+    assert header.images_in_acquisition is None
+    assert header.acquisition_number is None
+    assert len(header.patient_id) == 256
+    assert header.modality == ""

@@ -1,0 +1,108 @@
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from gpnet_node.errors import StorageError
+from gpnet_node.log import bound, configure, get_logger
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    """A configured log whose lines can be read; the process is left as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    written = io.StringIO()
+    with warnings.catch_warnings():
+        configure(style="json", level="info", stream=written)
+        yield written
+        logging.captureWarnings(False)
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_line_is_a_sentence_with_time_level_and_fields(stream: io.StringIO) -> None:
+    get_logger("store").info("a job was claimed", job="job-1", attempt=2)
+
+    (line,) = lines(stream)
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "event": "a job was claimed", "level": "info", "part": "store", "job": "job-1", "attempt": 2
+    }  # fmt: skip
+
+
+def test_bound_fields_are_on_every_line_inside_the_block_and_on_none_after_it(stream: io.StringIO) -> None:
+    with bound(job="job-1", series="1.2"):
+        get_logger("worker").info("inside")
+    get_logger("worker").info("outside")
+
+    inside, outside = lines(stream)
+    assert (inside["job"], inside["series"]) == ("job-1", "1.2")
+    assert "job" not in outside
+
+
+@pytest.mark.parametrize("field", ["patient_name", "PatientID", "birth_date", "accession_number", "data_set"])
+def test_a_field_that_is_not_listed_is_left_out_and_the_line_says_so(stream: io.StringIO, field: str) -> None:
+    get_logger("store").info("received", **{field: "Doe^John"})
+
+    assert "Doe" not in stream.getvalue()
+    assert lines(stream)[0]["left_out"] == field
+
+
+def test_of_a_foreign_exception_the_kind_and_the_place_are_logged_but_not_its_text(
+    stream: io.StringIO,
+) -> None:
+    try:
+        float("Doe^John")
+    except ValueError:
+        get_logger("worker").error("the job failed", exc_info=True)
+
+    (line,) = lines(stream)
+    assert line["exception"] == "ValueError"
+    assert line["traceback"][0].startswith("test_log.py:")
+    assert "Doe" not in stream.getvalue()
+
+
+def test_our_own_errors_keep_their_sentence(stream: io.StringIO) -> None:
+    get_logger("store").error("not stored", exc_info=StorageError("archive /a: the disk is full"))
+
+    assert lines(stream)[0]["exception"] == "StorageError: archive /a: the disk is full"
+
+
+def test_a_librarys_warning_that_quotes_a_value_loses_it(stream: io.StringIO) -> None:
+    warnings.warn("Invalid value for VR PN: 'Doe^John'", stacklevel=1)
+    logging.getLogger("pydicom").warning("Invalid value for VR PN: %s", "Doe^John")
+
+    assert "Doe" not in stream.getvalue()
+    assert [line["event"] for line in lines(stream)] == ["py.warnings has warned", "pydicom has warned"]
+
+
+def test_another_librarys_error_is_a_line_like_ours(stream: io.StringIO) -> None:
+    logging.getLogger("sqlalchemy").error("the pool is exhausted")
+
+    (line,) = lines(stream)
+    assert (line["event"], line["level"], line["part"]) == ("the pool is exhausted", "error", "sqlalchemy")
+
+
+def test_lines_below_the_level_are_not_written(stream: io.StringIO) -> None:
+    get_logger("store").debug("every detail")
+
+    assert stream.getvalue() == ""
+
+
+def test_console_lines_hold_the_sentence_and_the_fields(stream: io.StringIO) -> None:
+    configure(style="console", level="info", stream=stream)
+
+    get_logger("store").info("a job was claimed", job="job-1")
+
+    assert "a job was claimed" in stream.getvalue()
+    assert "job=job-1" in stream.getvalue()
