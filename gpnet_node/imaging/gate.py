@@ -100,7 +100,7 @@ def _best(stacks: Sequence[Stack], route: RouteConfig, notes: Sequence[str]) -> 
 def _notes(frame: Frame) -> Iterator[str]:
     correction = distortion_correction(frame)
     if correction == "ND":
-        yield "The images are not corrected for gradient distortion (ND): far from the isocentre they are off."
+        yield "The images are not corrected for gradient distortion (ND), which grows off the isocentre."
     if correction == "DIS2D":
         yield "The images are corrected for gradient distortion within the slice only (DIS2D)."
     if frame.pixels.lossy:

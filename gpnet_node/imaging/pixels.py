@@ -20,6 +20,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGLSLossless,
     JPEGLSNearLossless,
 )
 
@@ -35,6 +36,8 @@ LOSSY_SYNTAXES = (
     JPEG2000,
     "1.2.840.10008.1.2.4.203",
 )
+# GDCM takes JPEG-LS images that are larger than their header says, and returns a part; this codec does not.
+STRICT_PLUGIN = {JPEGLSLossless: "pyjpegls", JPEGLSNearLossless: "pyjpegls"}
 PIXEL_DATA = (0x7FE0, 0x0010)
 UNDEFINED_LENGTH = 0xFFFFFFFF
 # Codecs report their own troubles as RuntimeError (pydicom collects them so), memory, or parse failures.
@@ -212,7 +215,8 @@ def _decode(path: Path, layouts: Sequence[PixelLayout]) -> Iterator[NDArray[np.i
     # pydicom reads frames of an encapsulated file one by one, but a deflated one it must hold whole.
     deflated = layouts[0].transfer_syntax == DeflatedExplicitVRLittleEndian
     source = dcmread(path) if deflated else path
-    yield from iter_pixels(source, indices=[layout.frame_index for layout in layouts])
+    plugin = STRICT_PLUGIN.get(layouts[0].transfer_syntax, "")
+    yield from iter_pixels(source, indices=[layout.frame_index for layout in layouts], decoding_plugin=plugin)
 
 
 def _read_native(path: Path, layouts: Sequence[PixelLayout], where: str) -> Iterator[NDArray[np.integer]]:

@@ -1,0 +1,134 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.uid import JPEG2000
+
+from gpnet_node.errors import NotAVolumeError, UnreadableInstanceError
+from gpnet_node.imaging.pixels import Limits, locate_pixels, read_frames, read_layout
+from gpnet_node.imaging.series import Frame, read_headers
+from tests.factories import enhanced_mr, mr_series, uid_of
+
+SYNTAXES = {
+    "implicit": "1.2.840.10008.1.2",
+    "explicit": "1.2.840.10008.1.2.1",
+    "deflated": "1.2.840.10008.1.2.1.99",
+    "big endian": "1.2.840.10008.1.2.2",
+    "RLE": "1.2.840.10008.1.2.5",
+    "JPEG-LS": "1.2.840.10008.1.2.4.80",
+    "JPEG 2000": "1.2.840.10008.1.2.4.90",
+}
+
+
+def stored(frame: Frame) -> NDArray[Any]:
+    pixels: NDArray[Any] = next(read_frames(frame.source.path, [frame.pixels], str(frame.source)))
+    return pixels
+
+
+def head_like(kind: type[Any]) -> NDArray[Any]:
+    """Smooth but busy voxels, 3 slices of 40 x 36 (a codec wants more than a few pixels)."""
+    place = np.indices((3, 40, 36)).sum(axis=0)
+    return ((place * 37) % 200 - (100 if np.dtype(kind).kind == "i" else 0)).astype(kind)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16])
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_stored_values_are_the_same_in_every_transfer_syntax(
+    tmp_path: Path, syntax: str, kind: type[Any]
+) -> None:
+    voxels = head_like(kind)
+    form: dict[str, Any] = {"voxels": voxels, "transfer_syntax": SYNTAXES[syntax]}
+
+    classic = [stored(frame) for frame in read_headers(mr_series(tmp_path, **form))]
+    enhanced = [stored(frame) for frame in read_headers([enhanced_mr(tmp_path, **form)])]
+
+    assert np.array_equal(classic, voxels)
+    assert np.array_equal(enhanced, voxels)
+
+
+def test_one_real_image_in_nine_transfer_syntaxes_decodes_to_equal_pixels(shared_data: Path) -> None:
+    decoded: list[NDArray[Any]] = []
+    for path in sorted((shared_data / "dicom" / "dcm_qa_ts" / "In").glob("*.dcm")):
+        with path.open("rb") as file:  # a mosaic is no plane of a volume, so below the reader of headers
+            header = dcmread(file, stop_before_pixels=True)
+            layout = locate_pixels(file, header, read_layout(header, path.name, Limits()), path.name)
+        decoded.extend(read_frames(path, [layout], path.name))
+
+    assert len(decoded) == 9
+    assert decoded[0].max() > 1000
+    assert all(np.array_equal(pixels, decoded[0]) for pixels in decoded)
+
+
+@pytest.mark.parametrize(
+    ("signed", "expected"), [(0, [0, 1, 2047, 2048, 4095]), (1, [0, 1, 2047, -2048, -1])]
+)
+def test_unused_high_bits_are_dropped_and_the_sign_is_taken_from_the_stored_bits(
+    tmp_path: Path, signed: int, expected: list[int]
+) -> None:
+    # Twelve bits stored; the upper four hold an old overlay.
+    raw = np.array([[[0, 1, 0x7FF, 0x800, 0xFFF]]], dtype=np.uint16) | 0xA000
+    (path,) = mr_series(tmp_path, voxels=raw, BitsStored=12, HighBit=11, PixelRepresentation=signed)
+
+    (frame,) = read_headers([path])
+
+    assert stored(frame).tolist() == [expected]
+
+
+def test_stored_bits_that_end_above_bit_zero_are_shifted_down(tmp_path: Path) -> None:
+    (path,) = mr_series(
+        tmp_path, voxels=np.array([[[0xABCD, 0x0010]]], dtype=np.uint16), BitsStored=12, HighBit=15
+    )
+
+    (frame,) = read_headers([path])
+
+    assert stored(frame).tolist() == [[0xABC, 0x001]]
+
+
+@pytest.mark.parametrize("syntax", ["RLE", "JPEG-LS", "JPEG 2000"])
+def test_a_damaged_compressed_image_is_unreadable_with_its_uid(tmp_path: Path, syntax: str) -> None:
+    (path,) = mr_series(tmp_path, voxels=head_like(np.uint16)[:1], transfer_syntax=SYNTAXES[syntax])
+    content = path.read_bytes()
+    start = content.index(b"\xe0\x7f\x10\x00OB") + 28  # into the first fragment
+    path.write_bytes(content[:start] + b"\x55" * 64 + content[start + 64 :])
+
+    with pytest.raises(UnreadableInstanceError, match="pixels cannot be decoded") as caught:
+        stored(read_headers([path])[0])
+
+    assert uid_of(path) in str(caught.value)
+
+
+def test_a_compressed_image_of_another_size_than_its_header_says_is_unreadable(tmp_path: Path) -> None:
+    (path,) = mr_series(tmp_path, voxels=head_like(np.uint16)[:1], transfer_syntax=SYNTAXES["JPEG-LS"])
+    dataset = dcmread(path)
+    dataset.Rows = 20
+    dataset.save_as(path)
+
+    with pytest.raises(UnreadableInstanceError, match="decoded"):
+        stored(read_headers([path])[0])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "syntax"),
+    [({"LossyImageCompression": "01"}, "explicit"), ({}, "JPEG 2000 lossy")],
+)
+def test_a_lossy_image_is_marked(tmp_path: Path, attributes: dict[str, Any], syntax: str) -> None:
+    paths = mr_series(
+        tmp_path, voxels=head_like(np.uint16), transfer_syntax=SYNTAXES["JPEG 2000"], **attributes
+    )
+    if syntax == "JPEG 2000 lossy":
+        for path in paths:
+            dataset = dcmread(path)
+            dataset.file_meta.TransferSyntaxUID = JPEG2000
+            dataset.save_as(path)
+
+    assert all(frame.pixels.lossy for frame in read_headers(paths))
+
+
+def test_a_deflated_image_without_pixels_is_refused_when_it_is_decoded(tmp_path: Path) -> None:
+    paths = mr_series(tmp_path, slices=1, PixelData=None, transfer_syntax=SYNTAXES["deflated"])
+
+    with pytest.raises((NotAVolumeError, UnreadableInstanceError), match=uid_of(paths[0])):
+        stored(read_headers(paths)[0])
