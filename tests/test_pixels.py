@@ -31,7 +31,8 @@ def stored(frame: Frame) -> NDArray[Any]:
 def head_like(kind: type[Any]) -> NDArray[Any]:
     """Smooth but busy voxels, 3 slices of 40 x 36 (a codec wants more than a few pixels)."""
     place = np.indices((3, 40, 36)).sum(axis=0)
-    return ((place * 37) % 200 - (100 if np.dtype(kind).kind == "i" else 0)).astype(kind)
+    voxels: NDArray[Any] = ((place * 37) % 200 - (100 if np.dtype(kind).kind == "i" else 0)).astype(kind)
+    return voxels
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16])
