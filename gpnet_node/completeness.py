@@ -33,7 +33,9 @@ from gpnet_node.store.index import Index, series_from, set_state
 from gpnet_node.store.jobs import Jobs
 from gpnet_node.store.states import AssociationOutcome, Instance, Series, SeriesState
 
-LOOKS_INTO_SERIES = 50  # per call, so that ten thousand series do not hold up the rest
+# Per call, so that ten thousand series at once do not hold up the one that is ripe.
+SERIES_TAKEN_UP = 500
+SERIES_LOOKED_INTO = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,13 +197,18 @@ class Watcher:
         waiting = self._waiting(now)
         self._looks = {uid: look for uid, look in self._looks.items() if uid in waiting}
         ripe: list[tuple[_Look, Verdict]] = []
-        looked_into = 0
+        taken_up = looked_into = 0
         for row, touches in waiting.values():
-            look = self._remembered(row)
+            look = self._looks.get(row.uid)
+            if look is None or look.row != row:
+                if taken_up == SERIES_TAKEN_UP:
+                    continue
+                taken_up += 1
+                look = self._looks[row.uid] = self._take_up(row)
             if judge(self._node, row, touches, look.count, now=now) is not None:
                 continue
             if look.geometry is None:
-                if looked_into == LOOKS_INTO_SERIES:
+                if looked_into == SERIES_LOOKED_INTO:
                     continue
                 looked_into += 1
                 look.geometry = self._look_into([self._root / image.path for image in look.images])
@@ -227,18 +234,12 @@ class Watcher:
                     waiting[row["series_uid"]][1].append(_touch(row))
         return waiting
 
-    def _remembered(self, row: Series) -> _Look:
-        look = self._looks.get(row.uid)
-        if look is None or look.row != row:
-            with reading(
-                self._engine
-            ) as connection:  # counted first: what comes in between drops the verdict
-                rows = _rows(connection, row.uid)
-            found = self._index.instances(row.uid, self._node.which_version)
-            images = tuple(instance for instance in found if instance.sop_class_uid in PLANE_CLASSES)
-            look = _Look(row=row, images=images, rows=rows, count=count_images(images))
-            self._looks[row.uid] = look
-        return look
+    def _take_up(self, row: Series) -> _Look:
+        with reading(self._engine) as connection:  # counted first: what comes in between drops the verdict
+            rows = _rows(connection, row.uid)
+        found = self._index.instances(row.uid, self._node.which_version)
+        images = tuple(instance for instance in found if instance.sop_class_uid in PLANE_CLASSES)
+        return _Look(row=row, images=images, rows=rows, count=count_images(images))
 
     def _decide(self, ripe: Sequence[tuple[_Look, Verdict]], now: datetime) -> list[Decision]:
         """Write the verdicts and their jobs; one whose series has moved on meanwhile is dropped."""

@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 from gpnet_node.completeness import (
     Count,
     Decision,
+    Geometry,
     Touch,
     Watcher,
     aborts_not_made_good,
