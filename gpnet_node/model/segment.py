@@ -26,7 +26,7 @@ RECENTRE_TIMES = 2
 
 
 class GPNetSegmenter:
-    """GP-net with one set of weights.
+    """GP-net with one set of weights. ``device``: ``cpu``, ``cuda:0`` ...; ``auto`` takes a GPU if there is one.
 
     Raises ConfigurationError for a card that does not fit, WeightsMismatchError for another weights file.
     """
@@ -34,6 +34,8 @@ class GPNetSegmenter:
     def __init__(self, folder: Path, *, device: str = "cpu") -> None:
         self.card: ModelCard = read_card(folder)
         tensors = load_weights(folder, self.card)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
         self._device = torch.device(device)
         try:
             self._network = _network(self.card.network)

@@ -1,0 +1,184 @@
+"""The whole route on one machine: a scanner sends a drawn head, a PACS holds its segmentation.
+
+Everything between is real: associations over loopback, the node's own processes, files on disk. Only the head
+is drawn: it comes from the shape model that the program ships, so it is nobody's.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
+
+from gpnet_node.config import Configuration, NodeConfig, PeerConfig, defaults
+from gpnet_node.dimse.receiver import Receiver
+from gpnet_node.dimse.sender import Verdict, send
+from gpnet_node.errors import GpnetError, PeerError, StorageError
+from gpnet_node.imaging.series import read_headers, split
+from gpnet_node.imaging.volume import LabelMap, assemble
+from gpnet_node.model import shape
+from gpnet_node.model.card import ModelCard, read_card
+from gpnet_node.model.drawn_series import write_series
+from gpnet_node.model.evaluate import slab_geometry
+from gpnet_node.model.head import draw_series
+from gpnet_node.model.synthesise import DrawSettings
+from gpnet_node.node import build, now
+from gpnet_node.results.measure import Measurement, measure
+from gpnet_node.results.picture import draw as draw_picture
+from gpnet_node.store.index import Index
+from gpnet_node.store.states import JobState
+from gpnet_node.supervisor import supervised
+
+SPACING_MM, SLICES = (1.0, 0.4, 0.4), 64  # (slice, row, column): what a 7T T2 slab has
+LOOPBACK = "127.0.0.1"
+_DEADLINE_SECONDS = 600.0
+_ENDED = {JobState.REJECTED, JobState.NEEDS_REVIEW, JobState.FAILED, JobState.PARKED, JobState.CANCELLED}
+# A slab like a good 7T T2 TSE: the contrast prior's middle, little noise, a lamina that can be seen.
+_GOOD_SCAN = DrawSettings(shares=(1.0, 0.0, 0.0, 0.0), snr=(22.0, 26.0), bias=0.2, elastic_mm=0.4)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shown:
+    """What the demonstration made. ``segmentation`` and ``report`` are the PACS's copies."""
+
+    series: Path
+    segmentation: Path
+    report: Path
+    picture: Path
+    card: ModelCard
+    measurements: tuple[Measurement, ...]
+    seconds: float  # from the end of the scanner's association to both objects at the PACS
+
+
+def run(out: Path, *, seed: int, say: Callable[[str], None]) -> Shown:
+    """Play scanner, node and PACS; everything is left under ``out``, replacing an earlier demonstration.
+
+    Raises StorageError where the disk does not do its work, PeerError where an object did not arrive, and
+    GpnetError with the job's reason where the node did not segment the head.
+    """
+    _clear(out)
+    card = read_card(NodeConfig(archive=out).model_weights / "gpnet-0")
+    say("drawing a 7T-like head on a grid of 0.4 x 0.4 x 1 mm")
+    images = draw_head(out / "scanner", card, seed=seed)
+    with _pacs(out / "pacs") as (pacs, pacs_port):
+        configuration = _configuration(out / "node", pacs_port)
+        say("starting the node: receiver, worker, courier")
+        with supervised(configuration) as supervisor:
+            ports = supervisor.wait_until_ready(seconds=_DEADLINE_SECONDS)
+            say(f"the scanner sends {len(images)} images by C-STORE")
+            _send(images, next(port for port in ports.values() if port is not None), configuration.node)
+            say("the node waits until the series is whole and quiet, segments it and sends the results")
+            seconds = _wait_for_delivery(configuration)
+        held = _held(pacs, out / "pacs")
+    say("drawing the picture from what the PACS holds")
+    volume = assemble(split(read_headers(images))[0])
+    labels = LabelMap(labels=_labels_of(held[SegmentationStorage], volume.geometry), geometry=volume.geometry)
+    measurements = measure(volume, labels, card)
+    picture = out / "segmentation.png"
+    draw_picture(volume, labels, card, picture, measurements)
+    return Shown(
+        series=out / "scanner",
+        segmentation=held[SegmentationStorage],
+        report=held[Comprehensive3DSRStorage],
+        picture=picture,
+        card=card,
+        measurements=measurements,
+        seconds=seconds,
+    )
+
+
+def draw_head(folder: Path, card: ModelCard, *, seed: int) -> tuple[Path, ...]:
+    """Draw a head that never existed and write it as a classic MR series."""
+    rng = np.random.default_rng(seed)
+    drawn = draw_series(shape.draw(rng), rng, slab_geometry(SPACING_MM, SLICES), card, _GOOD_SCAN)
+    return write_series(drawn, folder, description="T2 TSE axial (drawn)", at=now())
+
+
+def _clear(out: Path) -> None:
+    if out.exists() and any(out.iterdir()) and not (out / "scanner").is_dir():
+        raise StorageError(f"{out} holds something else than an earlier demonstration: name another folder")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+
+
+@contextmanager
+def _pacs(root: Path) -> Iterator[tuple[Index, int]]:
+    """A storage SCP of its own: the node's receiver over another archive. Its index, and its port."""
+    scanner = PeerConfig(name="node", ae_title="GPNET", may_store=True)
+    node = NodeConfig(ae_title="PACS", host=LOOPBACK, port=0, archive=root)
+    parts = build(Configuration(node=node, peers=(scanner,), routes=()), owner="demonstration")
+    receiver = Receiver(
+        configuration=parts.configuration,
+        archive=parts.archive,
+        index=parts.index,
+        clock=now,
+        owner=parts.owner,
+    )
+    port = receiver.start()
+    try:
+        yield parts.index, port
+    finally:
+        receiver.drain(seconds=5)
+        parts.engine.dispose()
+
+
+def _configuration(root: Path, pacs_port: int) -> Configuration:
+    """The embedded defaults, with a scanner that may store and a PACS to send to."""
+    scanner = PeerConfig(name="scanner", ae_title="SCANNER7T", may_store=True)
+    pacs = PeerConfig(name="pacs", ae_title="PACS", host=LOOPBACK, port=pacs_port)
+    plain = defaults(root, peers=(scanner, pacs), destinations=("pacs",))
+    node = plain.node.model_copy(update={"host": LOOPBACK, "port": 0, "log_level": "warning"})
+    return plain.model_copy(update={"node": node})
+
+
+def _send(images: Sequence[Path], port: int, node: NodeConfig) -> None:
+    there = PeerConfig(name="node", ae_title=node.ae_title, host=LOOPBACK, port=port)
+    scanner = NodeConfig(ae_title="SCANNER7T", archive=node.archive)
+    for outcome in send(there, images, node=scanner):
+        if outcome.verdict is not Verdict.DELIVERED:
+            raise PeerError(f"the node did not take an image: {outcome.text}")
+
+
+def _wait_for_delivery(configuration: Configuration) -> float:
+    """Watch the job until the PACS has everything; the seconds that took."""
+    began = time.monotonic()
+    parts = build(configuration, owner="demonstration")
+    try:
+        while time.monotonic() - began < _DEADLINE_SECONDS:
+            for job in parts.jobs.newest(limit=1):
+                if job.state is JobState.DELIVERED:
+                    return time.monotonic() - began
+                if job.state in _ENDED:
+                    raise GpnetError(f"the job ended as {job.state}: {job.reason}")
+            time.sleep(0.1)
+    finally:
+        parts.engine.dispose()
+    raise PeerError(f"nothing reached the PACS within {_DEADLINE_SECONDS:g} s")
+
+
+def _held(pacs: Index, root: Path) -> dict[str, Path]:
+    """What the PACS holds, by SOP class."""
+    deadline = time.monotonic() + 10  # the archive is ahead of the index by a moment
+    while time.monotonic() < deadline:
+        held = {
+            kept.sop_class_uid: root / kept.path
+            for series in pacs.newest_series()
+            for kept in pacs.instances(series.uid)
+        }
+        if {SegmentationStorage, Comprehensive3DSRStorage} <= set(held):
+            return held
+        time.sleep(0.05)
+    raise PeerError("the PACS does not hold both objects")
+
+
+def _labels_of(segmentation: Path, geometry: hd.VolumeGeometry) -> NDArray[np.uint8]:
+    """Label map of a SEG file on the grid of its source, (slice, row, column)."""
+    volume = hd.seg.segread(segmentation).get_volume(combine_segments=True).match_geometry(geometry)
+    labels: NDArray[np.uint8] = np.asarray(volume.array, np.uint8)
+    return labels
