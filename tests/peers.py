@@ -167,10 +167,10 @@ class Orthanc:
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path, **settings: object) -> Iterator[Orthanc]:
+def orthanc(folder: Path, *, port: int | None = None, **settings: object) -> Iterator[Orthanc]:
     """Run Orthanc with its database in ``folder``; ``settings`` override its configuration."""
     folder.mkdir(parents=True, exist_ok=True)
-    dicom_port, http_port = free_port(), free_port()
+    dicom_port, http_port = port or free_port(), free_port()
     configuration = {
         "Name": "PACS",
         "StorageDirectory": str(folder / "storage"),

@@ -1,0 +1,231 @@
+"""The composition root: builds every part once from the configuration, and plays one role with them.
+
+Each role is a process of its own, so that inference never starves the receiver; ``supervisor`` starts and
+restarts them. They meet in the archive and the database, nowhere else. Only the worker loads torch.
+"""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import cache
+from importlib.metadata import version
+from random import SystemRandom
+from uuid import uuid4
+
+from sqlalchemy import Engine
+
+from gpnet_node.completeness import Watcher
+from gpnet_node.config import Configuration, RouteConfig
+from gpnet_node.courier import Courier
+from gpnet_node.dimse.receiver import Receiver
+from gpnet_node.errors import StorageError
+from gpnet_node.log import get_logger
+from gpnet_node.pipeline import Segmenter
+from gpnet_node.store.archive import Archive
+from gpnet_node.store.database import back_up, journal_mode, open_engine, upgrade
+from gpnet_node.store.index import Index
+from gpnet_node.store.jobs import Jobs
+from gpnet_node.store.outbox import Outbox
+from gpnet_node.store.reindex import reindex
+from gpnet_node.worker import Worker
+
+_LOOK_SECONDS = 0.5
+_SHARE_OF_DRAIN = 0.8  # what open associations get of the drain time; the rest is for the index
+BACKUP = "backup/node.sqlite"  # relative to the archive
+
+SegmenterFor = Callable[[RouteConfig | None], Segmenter]
+SegmentersOf = Callable[[Configuration], SegmenterFor]
+
+log = get_logger(__name__)
+
+
+class Role(StrEnum):
+    """What one process of the node does."""
+
+    RECEIVER = "receiver"
+    """Takes in what peers send, and decides when a series is complete."""
+    WORKER = "worker"
+    """Segments one series after the other."""
+    COURIER = "courier"
+    """Sends the results, and backs up the database."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What roles and commands work with, built once. ``owner`` names this process where it holds a thing."""
+
+    configuration: Configuration
+    engine: Engine
+    archive: Archive
+    index: Index
+    jobs: Jobs
+    outbox: Outbox
+    owner: str
+
+
+def now() -> datetime:
+    """The clock of the node."""
+    return datetime.now(UTC)
+
+
+def build(configuration: Configuration, *, owner: str) -> Parts:
+    """Open archive and database, made and brought up to date if need be. Raises StorageError."""
+    node = configuration.node
+    archive = Archive(node.archive)
+    archive.prepare()
+    engine = open_engine(node.database)
+    upgrade(engine)
+    return Parts(
+        configuration=configuration,
+        engine=engine,
+        archive=archive,
+        index=Index(engine),
+        jobs=Jobs(
+            engine,
+            new_uid=lambda: f"2.25.{uuid4().int}",
+            lease_seconds=node.lease_seconds,
+            max_attempts=node.max_attempts,
+        ),
+        outbox=Outbox(engine, retry=node.retry, chance=SystemRandom().random),
+        owner=owner,
+    )
+
+
+def gpnet_segmenters(configuration: Configuration) -> SegmenterFor:
+    """Load the model of every route now, so that wrong weights stop the start and no job waits for it.
+
+    Raises ConfigurationError, or WeightsMismatchError for weights that are not the card's.
+    """
+    from gpnet_node.model.segment import GPNetSegmenter  # noqa: PLC0415  # torch: for the worker alone
+
+    node = configuration.node
+
+    @cache
+    def load(model: str) -> Segmenter:
+        return GPNetSegmenter(node.model_weights / model, device=node.device)
+
+    for route in configuration.routes:
+        load(route.model)
+    return lambda route: load((route or configuration.routes[0]).model)
+
+
+# -- roles ---------------------------------------------------------------------------------------------------
+
+
+def play(
+    role: Role,
+    configuration: Configuration,
+    *,
+    on_ready: Callable[[int | None], None] = lambda port: None,
+    segmenters: SegmentersOf = gpnet_segmenters,
+) -> None:
+    """Play one role in this process until SIGTERM or SIGINT; then drain and return.
+
+    ``on_ready`` is called when the role does its work, the receiver's with its port. Raises
+    ConfigurationError (another process plays the role, say) and StorageError.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    owner = f"{role} {socket.gethostname()} {os.getpid()}"
+    archive = Archive(configuration.node.archive)
+    archive.prepare()
+    with archive.lock(role):
+        parts = build(configuration, owner=owner)
+        log.info("a role begins", role=role, journal=journal_mode()[0], path=str(archive.root))
+        if role is Role.RECEIVER:
+            _receive(parts, stop, on_ready)
+        elif role is Role.WORKER:
+            _work(parts, stop, on_ready, segmenters)
+        else:
+            _deliver(parts, stop, on_ready)
+        parts.engine.dispose()
+        log.info("a role ends", role=role)
+
+
+def _receive(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None], None]) -> None:
+    parts.index.abort_open_associations(now=now())
+    parts.archive.discard_unfinished()
+    found = reindex(parts.archive, parts.index, now=now())
+    log.info("the index holds what the archive holds", count=found.added, total=found.found)
+    for path in found.unreadable:
+        log.error("a file of the archive cannot be read", path=str(path))
+    node = parts.configuration.node
+    watcher = Watcher(parts.engine, parts.archive.root, node=node, jobs=parts.jobs)
+    receiver = Receiver(
+        configuration=parts.configuration,
+        archive=parts.archive,
+        index=parts.index,
+        clock=now,
+        owner=parts.owner,
+    )
+    port = receiver.start()
+    log.info("ready", role=Role.RECEIVER, port=port)
+    on_ready(port)
+    while not stop.wait(_LOOK_SECONDS):
+        receiver.tend()
+        _look(watcher)
+    log.info("draining: no new associations", role=Role.RECEIVER)
+    if not receiver.drain(seconds=node.drain_seconds * _SHARE_OF_DRAIN):
+        log.warning("an association did not end in time and was aborted")
+
+
+def _look(watcher: Watcher) -> None:
+    try:
+        decisions = watcher.look(now())
+    except StorageError as exc:
+        log.error("series could not be looked at; trying again", reason=str(exc))
+        return
+    for it in decisions:
+        fields = {"series": it.series_uid, "state": it.state, "job": it.job_uid, "revision": it.revision}
+        log.info("a series is decided", reason=it.sentence, **fields)
+
+
+def _work(
+    parts: Parts,
+    stop: threading.Event,
+    on_ready: Callable[[int | None], None],
+    segmenters: SegmentersOf,
+) -> None:
+    if parts.configuration.node.threads is not None:
+        for name in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
+            os.environ[name] = str(parts.configuration.node.threads)  # read when the libraries are loaded
+    segmenter_for = segmenters(parts.configuration)
+    for job in parts.jobs.recover(now=now()):
+        log.warning("a job had lost its worker", job=job.uid, state=job.state, reason=job.reason)
+    worker = Worker(
+        configuration=parts.configuration,
+        archive=parts.archive,
+        index=parts.index,
+        jobs=parts.jobs,
+        segmenter_for=segmenter_for,
+        clock=now,
+        owner=parts.owner,
+        software_version=version("gpnet_node"),
+    )
+    log.info("ready", role=Role.WORKER)
+    on_ready(None)
+    worker.run(stop, leave=lambda: os._exit(0))
+
+
+def _deliver(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None], None]) -> None:
+    courier = Courier(configuration=parts.configuration, outbox=parts.outbox, clock=now)
+    backup = threading.Thread(target=_back_up, args=(parts, stop), name="backup", daemon=True)
+    backup.start()
+    log.info("ready", role=Role.COURIER)
+    on_ready(None)
+    courier.run(stop, poll_seconds=_LOOK_SECONDS)
+
+
+def _back_up(parts: Parts, stop: threading.Event) -> None:
+    """Copy the database now and then; the archive itself is not copied."""
+    while not stop.wait(timedelta(hours=parts.configuration.node.backup_hours).total_seconds()):
+        try:
+            back_up(parts.engine, parts.archive.root / BACKUP)
+        except StorageError as exc:
+            log.error("the database could not be backed up", reason=str(exc))

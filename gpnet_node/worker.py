@@ -1,0 +1,207 @@
+"""The worker: claims one job, runs the pipeline on it, records the outcome.
+
+Here stands the program's one broad ``except``: whatever goes wrong inside one job ends that job, with a
+reason, and nothing else.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from gpnet_node import pipeline
+from gpnet_node.config import Configuration, RouteConfig
+from gpnet_node.errors import (
+    GpnetError,
+    InputError,
+    NotAVolumeError,
+    NotEligibleError,
+    SelfCheckError,
+    StaleJobError,
+    StorageError,
+)
+from gpnet_node.imaging.frames import PLANE_CLASSES
+from gpnet_node.log import bound, get_logger
+from gpnet_node.pipeline import Results, Segmenter, WrittenObject
+from gpnet_node.results.identifiers import JobIdentity, content_digest
+from gpnet_node.store.archive import Archive
+from gpnet_node.store.index import Index
+from gpnet_node.store.jobs import Jobs
+from gpnet_node.store.states import Job, JobState, Outcome, ResultObject
+
+_BEATS_PER_LEASE = 4
+# How much of the drain time a running job gets; the rest is for giving it back.
+_SHARE_OF_DRAIN = 0.8
+
+log = get_logger(__name__)
+
+
+class Worker:
+    """Does one job after the other.
+
+    ``segmenter_for`` returns the segmenter of a route (None: the one used without a gate); ``clock`` gives
+    the time with its zone; ``owner`` names this process as the holder of leases; ``software_version`` stands
+    in what is written.
+    """
+
+    def __init__(
+        self,
+        *,
+        configuration: Configuration,
+        archive: Archive,
+        index: Index,
+        jobs: Jobs,
+        segmenter_for: Callable[[RouteConfig | None], Segmenter],
+        clock: Callable[[], datetime],
+        owner: str,
+        software_version: str,
+    ) -> None:
+        self._configuration = configuration
+        self._node = configuration.node
+        self._archive = archive
+        self._index = index
+        self._jobs = jobs
+        self._segmenter_for = segmenter_for
+        self._clock = clock
+        self._owner = owner
+        self._software_version = software_version
+
+    def run(self, stop: threading.Event, *, leave: Callable[[], None], poll_seconds: float = 0.5) -> None:
+        """Work until ``stop`` is set; the running job is then finished, or given back before the drain ends.
+
+        ``leave`` ends the process at once: it is called when a job was given back while it runs on. Raises
+        StorageError if archive or database do not do their work.
+        """
+        while not stop.is_set():
+            if not self.work_once(stop, leave=leave):
+                stop.wait(poll_seconds)
+
+    def work_once(self, stop: threading.Event, *, leave: Callable[[], None]) -> bool:
+        """Do one job, if one waits; whether there was one. Raises StorageError."""
+        job = self._jobs.claim(self._owner, now=self._clock())
+        if job is None:
+            return False
+        with bound(job=job.uid, series=job.series_uid), self._lease(job, stop, leave):
+            began = time.monotonic()
+            log.info("a job begins", attempt=job.attempts)
+            outcome = self._outcome(job)
+            try:
+                done = self._jobs.finish(job.uid, self._owner, outcome, now=self._clock())
+            except StaleJobError as exc:
+                log.warning("a job has moved on; its work is dropped", reason=str(exc))
+            else:
+                seconds = round(time.monotonic() - began, 1)
+                log.info("a job ends", state=done.state, reason=done.reason, seconds=seconds)
+        return True
+
+    # -- one job ---------------------------------------------------------------------------------------------
+
+    def _outcome(self, job: Job) -> Outcome:
+        try:
+            return self._written(job, self._results(job))
+        except NotEligibleError as exc:
+            return Outcome(state=JobState.REJECTED, sentence=str(exc))
+        except SelfCheckError as exc:
+            return Outcome(state=JobState.NEEDS_REVIEW, sentence=f"self-check: {exc}")
+        except InputError as exc:
+            return Outcome(state=JobState.FAILED, sentence=str(exc))
+        except GpnetError as exc:
+            log.error("a job fails", reason=str(exc))
+            return Outcome(state=JobState.FAILED, sentence=str(exc))
+        except Exception as exc:  # the one broad except: a bug ends the job, not the worker
+            log.error("a job fails of a bug", exc_info=exc)
+            sentence = f"a bug in gpnet_node ({type(exc).__name__}); the worker's log has the place"
+            return Outcome(state=JobState.FAILED, sentence=sentence)
+
+    def _results(self, job: Job) -> Results:
+        kept = self._index.instances(job.series_uid, self._node.which_version)
+        images = [instance for instance in kept if instance.sop_class_uid in PLANE_CLASSES]
+        if not images:
+            raise NotAVolumeError(f"series {job.series_uid} holds no images")
+        return pipeline.run(
+            [self._archive.root / image.path for image in images],
+            job=self._identity(job),
+            routes=self._configuration.routes,
+            segmenter_for=self._segmenter_for,
+        )
+
+    def _identity(self, job: Job) -> JobIdentity:
+        return JobIdentity(
+            job_uid=job.uid,
+            created_at=job.created_at,
+            node_ae_title=self._node.ae_title,
+            software_version=self._software_version,
+        )
+
+    def _written(self, job: Job, results: Results) -> Outcome:
+        """Make the objects safe in the archive, and say what is owed to whom. Raises StorageError."""
+        route = results.route
+        card = self._segmenter_for(route).card
+        kept = tuple(self._kept(job, written) for written in results.objects)
+        peers = [self._configuration.peer(name) for name in (route.destinations if route else ())]
+        sentence = f"{len(kept)} objects written"
+        return Outcome(
+            state=JobState.WRITTEN,
+            sentence="; ".join([sentence, *results.notes]),
+            route=route.name if route else None,
+            model=f"{card.name} {card.version}",
+            label_digest=content_digest(results.labels, card, self._identity(job)),
+            results=kept,
+            owed=tuple((it.kind, peer.name) for peer in peers for it in kept if it.kind in peer.objects),
+        )
+
+    def _kept(self, job: Job, written: WrittenObject) -> ResultObject:
+        kept = self._archive.keep_result(job.uid, f"{written.kind}.dcm", written.content)
+        return ResultObject(
+            kind=written.kind,
+            sop_class_uid=written.sop_class_uid,
+            sop_instance_uid=written.sop_instance_uid,
+            path=kept.path,
+            sha256=kept.sha256,
+        )
+
+    # -- lease -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _lease(self, job: Job, stop: threading.Event, leave: Callable[[], None]) -> Iterator[None]:
+        """Keep the lease alive inside the block; give the job back if a drain does not wait for its end."""
+        done = threading.Event()
+        beat = threading.Thread(
+            target=self._beat, args=(job, done, stop, leave), name="heartbeat", daemon=True
+        )
+        beat.start()
+        try:
+            yield
+        finally:
+            done.set()
+            beat.join()
+
+    def _beat(
+        self, job: Job, done: threading.Event, stop: threading.Event, leave: Callable[[], None]
+    ) -> None:
+        interval = self._node.lease_seconds / _BEATS_PER_LEASE
+        next_beat = time.monotonic() + interval
+        give_back_at = float("inf")
+        while not done.wait(min(0.2, interval)):
+            now = time.monotonic()
+            if stop.is_set() and give_back_at == float("inf"):
+                give_back_at = now + self._node.drain_seconds * _SHARE_OF_DRAIN
+            try:
+                if now >= give_back_at:
+                    self._give_back(job)
+                    leave()
+                    return
+                if now >= next_beat:
+                    next_beat = now + interval
+                    self._jobs.heartbeat(job.uid, self._owner, now=self._clock())
+            except StaleJobError as exc:
+                log.warning("the lease of a job is lost", job=job.uid, reason=str(exc))
+                return
+            except StorageError as exc:
+                log.error("the lease of a job could not be extended", job=job.uid, reason=str(exc))
+
+    def _give_back(self, job: Job) -> None:
+        sentence = "given back: the worker was stopped"
+        self._jobs.give_back(job.uid, self._owner, sentence=sentence, now=self._clock())
+        log.info("a job is given back", job=job.uid)

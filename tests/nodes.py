@@ -1,0 +1,93 @@
+"""Whole nodes for tests: a configuration with defaults, and one running in processes of its own."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpnet_node.config import (
+    Configuration,
+    ContrastRule,
+    EligibilityConfig,
+    NodeConfig,
+    PeerConfig,
+    RetryConfig,
+    RouteConfig,
+)
+from gpnet_node.node import Parts, Role, SegmentersOf, build
+from gpnet_node.store.states import Job, JobState
+from gpnet_node.supervisor import Supervisor, supervised
+from tests.peers import wait_until
+from tests.segmenters import threshold_segmenters
+
+# The drawn heads are small and coarse, so that the tests are quick; else they are 7T T2 series.
+COARSE = EligibilityConfig(
+    in_plane_spacing_mm=1.5,
+    coverage_mm=(20.0, 40.0),
+    contrast=(ContrastRule(name="t2", echo_time_ms=(30.0, 150.0)),),
+)
+
+
+def configuration_of(
+    folder: Path, *, pacs: int | None = None, eligible: EligibilityConfig = COARSE, **settings: object
+) -> Configuration:
+    """A node with a scanner, and a PACS on port ``pacs``; ``settings`` are node.toml's."""
+    quick: dict[str, object] = {
+        "archive": folder / "archive",
+        "database": folder / "archive" / "node.sqlite",
+        "host": "127.0.0.1",
+        "port": 0,
+        "quiet_seconds_counted": 0.5,
+        "quiet_seconds_uncounted": 1.0,
+        "gap_wait_seconds": 2.0,
+        "drain_seconds": 20,
+        "log_format": "json",
+        "retry": RetryConfig(first_seconds=0.5, factor=1.5, max_seconds=2, jitter=0),
+    }
+    peers = [PeerConfig(name="scanner", ae_title="SCANNER", may_store=True, accept_other_classes=True)]
+    if pacs is not None:
+        peers.append(PeerConfig(name="pacs", ae_title="PACS", host="127.0.0.1", port=pacs))
+    destinations = () if pacs is None else ("pacs",)
+    return Configuration(
+        node=NodeConfig.model_validate(quick | settings),
+        peers=tuple(peers),
+        routes=(RouteConfig(name="gpnet", model="gpnet-0", destinations=destinations, eligible=eligible),),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningNode:
+    """A node in processes of its own, and its store as another process sees it."""
+
+    port: int
+    supervisor: Supervisor
+    parts: Parts
+
+    def job(self, *states: JobState, seconds: float = 60.0) -> Job:
+        """Wait for a job in one of ``states``, by default any."""
+
+        def found() -> Job | None:
+            self.supervisor.tend()
+            jobs = self.parts.jobs.newest()
+            return next((job for job in jobs if not states or job.state in states), None)
+
+        what = f"a job that is {' or '.join(states) or 'there'}"
+        job = wait_until(found, seconds=seconds, what=what)
+        assert job is not None
+        return job
+
+
+@contextlib.contextmanager
+def running_node(
+    configuration: Configuration,
+    *roles: Role,
+    segmenters: SegmentersOf = threshold_segmenters,
+) -> Iterator[RunningNode]:
+    """Run a node for the length of the block: all roles, or those given."""
+    parts = build(configuration, owner="test")
+    with supervised(configuration, roles or tuple(Role), segmenters=segmenters) as supervisor:
+        ports = supervisor.wait_until_ready(seconds=60)
+        try:
+            yield RunningNode(port=ports.get(Role.RECEIVER) or 0, supervisor=supervisor, parts=parts)
+        finally:
+            parts.engine.dispose()

@@ -1,0 +1,67 @@
+"""A segmenter without a network, for the heads that ``tests.pallida`` draws: dark ellipsoids, by threshold.
+
+It stands behind the same one-method seam as GP-net, so everything around it runs as it does in earnest.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from gpnet_node.config import Configuration, RouteConfig
+from gpnet_node.imaging.volume import LabelMap, Volume
+from gpnet_node.model.card import ModelCard, read_card
+from gpnet_node.pipeline import Segmenter
+
+MODEL = Path(__file__).resolve().parents[1] / "model_weights" / "gpnet-0"
+HOLD = "hold"  # while the archive has a file of this name, a held segmenter does not finish
+
+
+class ThresholdSegmenter:
+    """Labels dark voxels near the drawn pallida: GPe lateral, GPi medial, sides by the patient's x axis."""
+
+    def __init__(self) -> None:
+        self.card: ModelCard = read_card(MODEL)
+
+    def segment(self, volume: Volume) -> LabelMap:
+        """Label map on the volume's grid."""
+        shape = volume.voxels.shape
+        index = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1)
+        affine = np.asarray(volume.geometry.affine)
+        x, y, z = np.moveaxis(index @ affine[:3, :3].T + affine[:3, 3], -1, 0)
+        dark = (volume.voxels > 200) & (volume.voxels < 500)
+        near = (np.abs(x) > 11) & (np.abs(x) < 26) & (np.abs(y) < 14) & (np.abs(z) < 7)
+        labels = np.zeros(shape, np.uint8)
+        for sign, outer, inner in ((1, 1, 2), (-1, 3, 4)):
+            side = dark & near & (sign * x > 0)
+            labels[side & (np.abs(x) >= 18)] = outer
+            labels[side & (np.abs(x) < 18)] = inner
+        return LabelMap(labels=labels, geometry=volume.geometry)
+
+
+class HeldSegmenter:
+    """Finishes only when the file that holds it is gone."""
+
+    def __init__(self, hold: Path) -> None:
+        self._hold = hold
+        self._inner = ThresholdSegmenter()
+        self.card = self._inner.card
+
+    def segment(self, volume: Volume) -> LabelMap:
+        """Label map on the volume's grid, in the end."""
+        while self._hold.exists():
+            time.sleep(0.02)
+        return self._inner.segment(volume)
+
+
+def threshold_segmenters(configuration: Configuration) -> Callable[[RouteConfig | None], Segmenter]:
+    """For a node whose worker uses the threshold."""
+    segmenter = ThresholdSegmenter()
+    return lambda _route: segmenter
+
+
+def held_segmenters(configuration: Configuration) -> Callable[[RouteConfig | None], Segmenter]:
+    """For a node whose worker can be held in the middle of a job."""
+    segmenter = HeldSegmenter(configuration.node.archive / HOLD)
+    return lambda _route: segmenter
