@@ -5,23 +5,20 @@ which series are segmented with which model. A missing key means the default bel
 value or a name that nothing bears stops the start with file, key and line.
 """
 
-import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from gpnet_node.errors import ConfigurationError
+from gpnet_node.toml_file import KeyPath, TomlFile
 
 NODE_FILE = "node.toml"
 PEERS_FILE = "peers.toml"
 ROUTES_FILE = "routes.toml"
 
-KeyPath = tuple[str | int, ...]
 Range = tuple[float, float]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -197,7 +194,6 @@ class RouteConfig(_Frozen):
 
 
 _Entry = TypeVar("_Entry", PeerConfig, RouteConfig)
-_Section = TypeVar("_Section", bound=BaseModel)
 
 
 class Configuration(_Frozen):
@@ -252,7 +248,7 @@ def load(folder: Path) -> Configuration:
     """
     if not (folder / NODE_FILE).is_file():
         raise ConfigurationError(f"{folder / NODE_FILE}: there is no such file")
-    files = {name: _File(folder / name) for name in (NODE_FILE, PEERS_FILE, ROUTES_FILE)}
+    files = {name: TomlFile(folder / name) for name in (NODE_FILE, PEERS_FILE, ROUTES_FILE)}
     node = files[NODE_FILE].validated(NodeConfig)
     peers = files[PEERS_FILE].validated(_PeersFile)
     routes = files[ROUTES_FILE].validated(_RoutesFile)
@@ -270,95 +266,6 @@ class _PeersFile(_Frozen):
 
 class _RoutesFile(_Frozen):
     route: tuple[RouteConfig, ...] = Configuration.model_fields["routes"].default
-
-
-class _File:
-    """One TOML file that knows on which line each key stands."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._text = path.read_text(encoding="utf-8") if path.exists() else ""
-            self._values = tomllib.loads(self._text)
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-            raise ConfigurationError(f"{path}: not readable as TOML: {exc}") from exc
-
-    def validated(self, model: type[_Section]) -> _Section:
-        """Check the values strictly: a number in quotes is a string, not a number."""
-        try:
-            return model.model_validate_json(json.dumps(self._values, default=str), strict=True)
-        except ValidationError as exc:
-            faults = [self.fault(error["loc"], _sentence(error)) for error in exc.errors(include_url=False)]
-            raise ConfigurationError("\n".join(faults)) from exc
-
-    def fault(self, key: KeyPath, sentence: str) -> str:
-        """One line for the operator: file, line, key, what is wrong."""
-        name = ".".join(str(part + 1) if isinstance(part, int) else part for part in key)
-        return f"{self.path}, line {line_of(self._text, key)}: {name or 'the file'}: {sentence}"
-
-
-def _sentence(error: ErrorDetails) -> str:
-    """Say what pydantic found in an operator's words."""
-    if error["type"] == "extra_forbidden":
-        return "unknown key"
-    return error["msg"].removeprefix("Value error, ")
-
-
-def line_of(text: str, key: KeyPath) -> int:
-    """Return the 1-based line of the statement that sets ``key``, or of the nearest table or key around."""
-    best_line, best_length = 1, 0
-    for line, path in _statements(text):
-        length = len(path)
-        if length <= len(key) and path == key[:length] and length > best_length:
-            best_line, best_length = line, length
-    return best_line
-
-
-def _statements(text: str) -> Iterator[tuple[int, KeyPath]]:
-    """Yield (line, full key) for each table header and assignment of a valid TOML text."""
-    lines = text.splitlines(keepends=True)
-    table: KeyPath = ()
-    counts: dict[KeyPath, int] = {}
-    for index, line in enumerate(lines):
-        if not re.match(r"\s*[^\s#]", line) or not _parses("".join(lines[:index])):
-            continue  # blank, a comment, or inside a value that runs over several lines
-        if not line.lstrip().startswith("["):
-            yield index + 1, table + _names(line.split("=")[0].strip())
-            continue
-        names = line.strip().split("#")[0].strip().strip("[]").strip()
-        table = _indexed(_names(names), counts)
-        if line.lstrip().startswith("[["):
-            counts[table] = counts.get(table, -1) + 1
-            table = (*table, counts[table])
-        yield index + 1, table
-
-
-def _indexed(names: KeyPath, counts: dict[KeyPath, int]) -> KeyPath:
-    """Insert the current element number behind each array of tables on the way to the last name."""
-    path: KeyPath = ()
-    for position, name in enumerate(names):
-        path = (*path, name)
-        if path in counts and position < len(names) - 1:
-            path = (*path, counts[path])
-    return path
-
-
-def _names(dotted: str) -> KeyPath:
-    """Split a TOML key, quoted parts included, into its names."""
-    value: object = tomllib.loads(f"{dotted} = 0")
-    names: KeyPath = ()
-    while isinstance(value, dict):
-        name, value = next(iter(value.items()))
-        names = (*names, name)
-    return names
-
-
-def _parses(text: str) -> bool:
-    try:
-        tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return False
-    return True
 
 
 def _repeated(

@@ -9,7 +9,6 @@ from gpnet_node.config import (
     PeerConfig,
     RouteConfig,
     defaults,
-    line_of,
     load,
 )
 from gpnet_node.errors import ConfigurationError
@@ -112,10 +111,6 @@ def test_a_key_deep_in_nested_tables_is_named_with_its_own_line(tmp_path: Path) 
         f"{tmp_path}/routes.toml, line 8: route.1.eligible.contrast.2.echo_time_ms: "
         "the lower bound 90 is above the upper bound 30"
     )
-
-
-def test_text_inside_a_value_of_several_lines_is_no_key() -> None:
-    assert line_of('a = """\nb = 1\n"""\nc = [\n  1,\n]\nb = 2\n', ("b",)) == 7
 
 
 @pytest.mark.parametrize(
