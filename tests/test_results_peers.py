@@ -1,5 +1,6 @@
 """The results before programs of other people: dciodvfy from two sources, dcmqi, DCMTK."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from pydicom import dcmread
 
+from gpnet_node.errors import NotAVolumeError
 from gpnet_node.imaging.series import choose, find_files, read_headers, split
-from gpnet_node.imaging.volume import LabelMap, assemble
+from gpnet_node.imaging.volume import LabelMap, Volume, assemble
 from gpnet_node.model.card import ModelCard, read_card
+from gpnet_node.results.selfcheck import check
 from tests.pallida import OBLIQUE, Head, Results, draw_head, write_results
 
 BESIDE_PYTHON = Path(sys.executable).parent
@@ -158,20 +162,52 @@ def test_dcmtk_prints_the_report(results: Results, tmp_path: Path) -> None:
     assert said.stdout.count('CONTAINER:(,,"Measurement Group")') == 4
 
 
-@pytest.mark.parametrize("peer", ["dciodvfy of Debian", "dciodvfy of PyPI"])
-def test_results_on_a_real_head_are_valid(
-    shared_data: Path, tmp_path: Path, card: ModelCard, peer: str
+REAL = [
+    "niivue_t1_mpr_tra",
+    "dcm_qa_decubitus",
+    "dcm_qa_fmap",
+    "dcm_qa_xa30",
+    "dcm_qa_xa60_7T_TerraX",
+]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_results_on_real_series_are_valid(
+    shared_data: Path, tmp_path: Path, card: ModelCard, name: str
 ) -> None:
-    files = find_files(shared_data / "dicom" / "niivue_t1_mpr_tra")
-    volume = assemble(choose(split(read_headers(files))))
-    labels = np.zeros(volume.voxels.shape, np.uint8)
-    for number, column in ((1, 300), (2, 280), (3, 212), (4, 232)):
-        labels[60:64, 240:270, column : column + 10] = number
-    head = Head(paths=tuple(files), volume=volume, labels=LabelMap(labels=labels, geometry=volume.geometry))
+    head = boxes_in(first_volume(shared_data / "dicom" / name))
 
     results = write_results(head, card)
+    check(results.seg, results.sr, head.volume, head.labels, results.measurements, card)
 
     for kind, data in (("seg", results.seg), ("sr", results.sr)):
-        said = run(peer, on_disk(data, tmp_path, f"{kind}.dcm"))
-        assert "Error" not in said.stdout + said.stderr
-        assert said.returncode == 0
+        for peer in ("dciodvfy of Debian", "dciodvfy of PyPI"):
+            said = run(peer, on_disk(data, tmp_path, f"{kind}.dcm"))
+            assert [line for line in (said.stdout + said.stderr).splitlines() if "Error" in line] == []
+            assert said.returncode == 0
+
+
+def first_volume(folder: Path) -> Volume:
+    """The first series of a folder that is a volume."""
+    series: dict[str, list[Path]] = {}
+    for path in find_files(folder):
+        header = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        series.setdefault(str(header.SeriesInstanceUID), []).append(path)
+    for paths in series.values():
+        with contextlib.suppress(NotAVolumeError):
+            return assemble(choose(split(read_headers(paths))))
+    pytest.fail(f"no volume in {folder.name}")
+
+
+def boxes_in(volume: Volume) -> Head:
+    """Four boxes in the middle of a volume, those of the left at larger x."""
+    affine, shape = volume.geometry.affine, np.array(volume.voxels.shape)
+    across = int(np.abs(affine[0, :3]).argmax())
+    labels = np.zeros(volume.voxels.shape, np.uint8)
+    for number, share in ((1, 0.75), (2, 0.6), (3, 0.15), (4, 0.3)):
+        box = [slice(int(n * 0.4), int(n * 0.4) + max(n // 8, 1)) for n in shape]
+        start = int(shape[across] * (share if affine[0, across] > 0 else 1 - share))
+        box[across] = slice(start, start + max(int(shape[across]) // 20, 1))
+        labels[tuple(box)] = number
+    paths = tuple(frame.path for frame in volume.frames)
+    return Head(paths=paths, volume=volume, labels=LabelMap(labels=labels, geometry=volume.geometry))

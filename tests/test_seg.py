@@ -1,13 +1,15 @@
 import os
 import subprocess
 import sys
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, config, dcmread
+from pydicom.datadict import dictionary_VR
 from pydicom.uid import ExplicitVRLittleEndian
 
 from gpnet_node.errors import ConfigurationError, SelfCheckError, UnreadableInstanceError
@@ -213,6 +215,23 @@ def test_a_source_compressed_with_loss_is_said_so(tmp_path: Path, card: ModelCar
     assert {keyword: seg[keyword].value for keyword in lossy} == lossy
 
 
+def test_values_that_break_their_vr_are_copied_as_they_are(tmp_path: Path, card: ModelCard) -> None:
+    head = draw_head(tmp_path, shape=(4, 48, 60), spacing_mm=(3.0, 1.0, 1.0))
+    broken = {"PatientBirthDate": "1.2.1970", "StudyTime": "noon", "PatientSex": "female", "PatientAge": "56"}
+    for path in head.paths:
+        dataset = dcmread(path)
+        for keyword, value in broken.items():
+            vr = dictionary_VR(keyword)
+            dataset.add(DataElement(keyword, vr, value, validation_mode=config.IGNORE))
+        dataset.save_as(path, enforce_file_format=True)
+
+    with warnings.catch_warnings(action="ignore"):  # pydicom's, on these very values
+        seg = read_back(write_seg(head.volume, head.labels, card, JOB))
+        found = {keyword: str(seg[keyword].value) for keyword in broken}
+
+    assert found == broken
+
+
 def test_dates_are_the_jobs_in_the_sources_time_zone(tmp_path: Path, card: ModelCard) -> None:
     head = draw_head(tmp_path, TimezoneOffsetFromUTC="+0930")
 
@@ -236,6 +255,7 @@ def test_another_process_at_another_time_writes_the_same_bytes(tmp_path: Path, c
     here = encode(write_seg(head.volume, head.labels, card, JOB))
     script = """
 import sys
+import warnings
 from pathlib import Path
 
 from gpnet_node.model.card import read_card

@@ -1,14 +1,17 @@
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.pixels.utils import pack_bits
 
-from gpnet_node.errors import SelfCheckError
+from gpnet_node.errors import SelfCheckError, StorageError
 from gpnet_node.model.card import ModelCard, read_card
 from gpnet_node.results.header import encode
 from gpnet_node.results.selfcheck import check
@@ -69,10 +72,60 @@ def test_a_matrix_that_does_not_fill_bytes_passes(
     assert verdict(results, card) == ""
 
 
+def rotated(axis: int, angle: float) -> NDArray[np.float64]:
+    """Rotation about one patient axis, radians."""
+    matrix = np.eye(3)
+    a, b = [(1, 2), (2, 0), (0, 1)][axis]
+    matrix[a, a] = matrix[b, b] = np.cos(angle)
+    matrix[a, b], matrix[b, a] = -np.sin(angle), np.sin(angle)
+    return matrix
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    turn=st.tuples(*(st.floats(-0.6, 0.6) for _ in range(3))),
+    base=st.sampled_from(["axial", "coronal", "sagittal"]),
+    spacing=st.tuples(st.floats(0.9, 2), st.floats(0.6, 1.2), st.floats(0.6, 1.2)),
+)
+def test_any_orientation_and_spacing_passes(
+    card: ModelCard, turn: tuple[float, float, float], base: str, spacing: tuple[float, float, float]
+) -> None:
+    rows_and_columns = {
+        "axial": ((1, 0, 0), (0, 1, 0)),
+        "coronal": ((1, 0, 0), (0, 0, -1)),
+        "sagittal": ((0, 1, 0), (0, 0, -1)),
+    }[base]
+    rotation = rotated(0, turn[0]) @ rotated(1, turn[1]) @ rotated(2, turn[2])
+    orientation = tuple(np.round(np.concatenate([rotation @ axis for axis in rows_and_columns]), 8).tolist())
+    rounded = (round(spacing[0], 4), round(spacing[1], 4), round(spacing[2], 4))
+    with TemporaryDirectory() as folder:
+        head = draw_head(Path(folder), shape=(24, 40, 44), spacing_mm=rounded, orientation=orientation)
+        said = verdict(write_results(head, card), card)
+
+    assert said == ""
+
+
 def test_a_segmentation_without_its_empty_frames_passes(tmp_path: Path, card: ModelCard) -> None:
     results = write_results(draw_head(tmp_path), card, omit_empty_frames=True)
 
     assert verdict(results, card) == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["Σπυρου^Διονυσιος", "Yamada^Tarou=山田^太郎=やまだ^たろう", "Äneas^Rüdiger"]
+)
+def test_a_patient_with_a_name_in_another_script_passes(tmp_path: Path, card: ModelCard, name: str) -> None:
+    head = draw_head(tmp_path, shape=(5, 48, 60), spacing_mm=(3.0, 1.0, 1.0), PatientName=name)
+
+    assert verdict(write_results(head, card), card) == ""
+
+
+def test_a_source_that_is_gone_is_the_operators_matter(tmp_path: Path, card: ModelCard) -> None:
+    results = write_results(draw_head(tmp_path), card)
+    results.head.paths[0].unlink()
+
+    with pytest.raises(StorageError, match="cannot be read again"):
+        verdict(results, card)
 
 
 def test_an_empty_structure_passes(tmp_path: Path, card: ModelCard) -> None:

@@ -53,8 +53,9 @@ def finish(dataset: SOPClass, source: Source, card: ModelCard, job: JobIdentity,
     plain ASCII is written as UTF-8 (ISO_IR 192), whatever the source's character set.
     """
     dataset.copy_patient_and_study_information(source.header)
+    dataset.Manufacturer, dataset.ManufacturerModelName = MANUFACTURER, card.name
+    dataset.DeviceSerialNumber = dataset.StationName = job.node_ae_title
     dataset.SeriesDescription = f"{description} (RESEARCH)"
-    dataset.StationName = job.node_ae_title
     dataset.add_new("SoftwareVersions", "LO", software_versions(card, job))
     dataset.ContentQualification = "RESEARCH"
     _set_dates(dataset, source.header, job)

@@ -41,9 +41,7 @@ def write_seg(
     """
     refuse_unmapped(labels, card)
     _refuse_other_grid(volume, labels)
-    numbers = [structure.number for structure in card.structures]
-    if numbers != list(range(1, len(numbers) + 1)):
-        raise ConfigurationError(f"model card {card.name} numbers its structures {numbers}, not 1, 2, 3")
+    _refuse_other_numbers(card)
     source = read_source(volume)
     digest = content_digest(labels, card, job, f"omit_empty_frames={omit_empty_frames}")
     segmentation = hd.seg.Segmentation(
@@ -67,8 +65,7 @@ def write_seg(
     )
     _refer_to_source(segmentation, source)
     _name_dimensions(segmentation, uid(job, "dimensions", digest))
-    measures = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    measures.SpacingBetweenSlices = round(volume.geometry.spacing_between_slices, 6)
+    _state_spacing(segmentation, volume)
     segmentation.CodingSchemeIdentificationSequence = [codes.uberon()]
     finish(segmentation, source, card, job, "GP-net segmentation")
     return segmentation
@@ -87,6 +84,12 @@ def _refuse_other_grid(volume: Volume, labels: LabelMap) -> None:
             f"the label map {labels.labels.shape} is not on the grid of its volume {volume.voxels.shape}: "
             "nothing is written"
         )
+
+
+def _refuse_other_numbers(card: ModelCard) -> None:
+    numbers = [structure.number for structure in card.structures]
+    if numbers != list(range(1, len(numbers) + 1)):
+        raise ConfigurationError(f"model card {card.name} numbers its structures {numbers}, not 1, 2, 3")
 
 
 def _describe(
@@ -148,6 +151,12 @@ def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
     reference.ReferencedSOPClassUID = sop_class_uid
     reference.ReferencedSOPInstanceUID = sop_instance_uid
     return reference
+
+
+def _state_spacing(segmentation: Dataset, volume: Volume) -> None:
+    """The volume's spacing between slices, in as many digits as positions have."""
+    measures = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    measures.SpacingBetweenSlices = round(volume.geometry.spacing_between_slices, 6)
 
 
 def _name_dimensions(segmentation: Dataset, dimension_uid: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pydicom import Dataset, dcmread
 
+from gpnet_node.errors import StorageError
 from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.model.card import ModelCard
 from gpnet_node.results.check_report import check_report
@@ -34,7 +35,8 @@ def check(
     report's references, evidence and every number in it. The tolerances stand, each with its reason, in
     ``check_seg`` and ``check_report``.
 
-    Raises SelfCheckError with one sentence for each thing that differs.
+    Raises SelfCheckError with one sentence for each thing that differs, StorageError where the source
+    cannot be read again.
     """
     refuse_unmapped(labels, card)
     seg, report = decode_seg(seg_bytes), decode_report(sr_bytes)
@@ -51,7 +53,10 @@ def check(
 def _check_identity(seg: Dataset, report: Dataset, volume: Volume, findings: Findings) -> None:
     """Same patient and study, and both say RESEARCH. The sentences name attributes, never their values."""
     tags = [*_IDENTITY, "SpecificCharacterSet"]
-    source = dcmread(volume.frames[0].path, stop_before_pixels=True, specific_tags=tags)
+    try:
+        source = dcmread(volume.frames[0].path, stop_before_pixels=True, specific_tags=tags)
+    except OSError as exc:
+        raise StorageError(f"{volume.frames[0]} cannot be read again: {exc.strerror}") from exc
     for name, dataset in (("segmentation", seg), ("report", report)):
         for keyword in _IDENTITY:
             same = str(dataset.get(keyword) or "") == str(source.get(keyword) or "")
