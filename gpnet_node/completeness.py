@@ -216,6 +216,17 @@ class Watcher:
                 ripe.append((look, verdict))
         return self._decide(ripe, now)
 
+    def explain(self, now: datetime) -> Mapping[str, str]:
+        """Say what each series that has been quiet for a moment still waits for, by its UID.
+
+        No image is read, so of a gap it only says that there may be one. Raises StorageError.
+        """
+        return {
+            uid: judge(self._node, row, touches, self._take_up(row).count, now=now)
+            or "if it has a gap or its association was aborted, the rest may still come"
+            for uid, (row, touches) in self._waiting(now).items()
+        }
+
     def _waiting(self, now: datetime) -> Mapping[str, tuple[Series, list[Touch]]]:
         """Series being received that were quiet for the shortest time, with their associations."""
         node = self._node

@@ -1,0 +1,337 @@
+"""The ``gpnet-node`` command.
+
+Exit status: 0 done; 1 archive, database, peer or program failed; 2 wrong usage; 3 the series is not eligible;
+4 the files are not one whole volume; 78 the configuration is wrong. Heavy packages are imported by the verb
+that needs them, so that ``--help`` is quick and only what segments loads torch.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from gpnet_node.config import NODE_FILE, Configuration, defaults, load
+from gpnet_node.errors import ConfigurationError, GpnetError, InputError, NotEligibleError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from gpnet_node.node import Parts
+    from gpnet_node.store.jobs import Jobs
+    from gpnet_node.store.states import Job
+
+EXIT_FAILED, EXIT_NOT_ELIGIBLE, EXIT_NOT_A_VOLUME, EXIT_CONFIGURATION = 1, 3, 4, 78
+USUAL_FOLDER = Path("ae_config")
+
+app = typer.Typer(
+    help=(
+        "A DICOM node that segments the globus pallidus (GPi, GPe) in 7 Tesla MR series. "
+        "Research use only; not a medical device."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+errors = Console(stderr=True, highlight=False)
+
+ConfigFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        envvar="GPNET_CONFIG",
+        help="Folder with node.toml, peers.toml and routes.toml. [default: ./ae_config]",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for a program instead of tables.")]
+JobUid = Annotated[str, typer.Argument(metavar="JOB", help="The job's UID, as `status` shows it.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command line and exit."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; what goes wrong is told on standard error, and the exit status returned."""
+    try:
+        app(args=None if arguments is None else list(arguments), standalone_mode=True)
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else EXIT_FAILED
+    except GpnetError as exc:
+        errors.print(str(exc), style="red", markup=False)
+        return _status_of(exc)
+    return 0
+
+
+def _status_of(error: GpnetError) -> int:
+    if isinstance(error, NotEligibleError):
+        return EXIT_NOT_ELIGIBLE
+    if isinstance(error, InputError):
+        return EXIT_NOT_A_VOLUME
+    return EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_FAILED
+
+
+def _configuration(folder: Path | None) -> Configuration:
+    if folder is None and not (USUAL_FOLDER / NODE_FILE).is_file():
+        raise ConfigurationError(
+            f"there is no {USUAL_FOLDER / NODE_FILE}: name the folder with --config or GPNET_CONFIG"
+        )
+    return load(folder or USUAL_FOLDER)
+
+
+@contextmanager
+def _parts(folder: Path | None) -> Iterator["Parts"]:
+    from gpnet_node.node import build
+
+    parts = build(_configuration(folder), owner="operator")
+    try:
+        yield parts
+    finally:
+        parts.engine.dispose()
+
+
+# -- running -------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def serve(
+    config: ConfigFolder = None,
+    role: Annotated[
+        str | None, typer.Option(help="Play one role only, in this process: receiver, worker or courier.")
+    ] = None,
+) -> None:
+    """Run the node until SIGTERM or Ctrl-C; then finish what is open, for at most drain_seconds."""
+    from gpnet_node import log, supervisor
+    from gpnet_node.node import Role, play
+
+    configuration = _configuration(config)
+    log.configure(style=configuration.node.log_format, level=configuration.node.log_level, stream=sys.stderr)
+    if role is None:
+        supervisor.serve(configuration)
+        return
+    if role not in set(Role):
+        raise typer.BadParameter(f"there is no role {role!r}: {', '.join(Role)}")
+    with supervisor.LastWords(Role(role)):
+        play(Role(role), configuration)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder that everything is left in.")] = Path("demo-output"),
+    seed: Annotated[int, typer.Option(help="Another seed draws another head.")] = 7,
+) -> None:
+    """Play the whole route on this machine: scanner, node and PACS over real associations."""
+    from gpnet_node import demo as demonstration
+    from gpnet_node import display
+
+    console = Console()
+    shown = demonstration.run(out, seed=seed, say=lambda sentence: console.print(f"[dim]·[/dim] {sentence}"))
+    console.print(display.measurements(shown.measurements))
+    console.print(f"Series        {shown.series}")
+    console.print(f"Segmentation  {shown.segmentation}")
+    console.print(f"Report        {shown.report}")
+    console.print(f"Picture       {shown.picture}")
+    console.print(f"{shown.seconds:.1f} s from the last image to both objects at the PACS", style="dim")
+
+
+# -- without the node ----------------------------------------------------------------------------------------
+
+
+@app.command()
+def segment(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the DICOM files of one series.")],
+    out: Annotated[Path, typer.Option(help="Folder for seg.dcm, sr.dcm and segmentation.png.")],
+    config: ConfigFolder = None,
+    no_gate: Annotated[
+        bool, typer.Option("--no-gate", help="Segment even what the routes would not.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Segment one series without a network: files in, SEG, structured report and picture out.
+
+    Exit status 3: not eligible; 4: not one whole volume. The reason is on standard error.
+    """
+    from gpnet_node import display, offline
+
+    usual = config or (USUAL_FOLDER if (USUAL_FOLDER / NODE_FILE).is_file() else None)
+    configuration = load(usual) if usual else defaults(out)  # nothing is archived
+    with errors.status("reading, segmenting, writing"):
+        written = offline.segment(folder, out, configuration, gate=not no_gate)
+    if as_json:
+        display.print_json(display.written_as_json(written))
+        return
+    console = Console()
+    console.print(display.measurements(written.measurements))
+    for note in written.notes:
+        console.print(note, markup=False)
+    for path in written.paths:
+        console.print(str(path), markup=False)
+
+
+@app.command()
+def send(
+    peer: Annotated[str, typer.Argument(metavar="PEER", help="The peer's name in peers.toml.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="DICOM files, or folders of them.")],
+    config: ConfigFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send files to a peer by C-STORE on one association. Exit status 1 if one was not stored."""
+    from gpnet_node import display
+    from gpnet_node.dimse import sender
+    from gpnet_node.imaging.frames import find_files
+
+    configuration = _configuration(config)
+    paths = [found for path in files for found in (find_files(path) if path.is_dir() else (path,))]
+    outcomes = []
+    with Progress(console=errors, transient=True) as progress:
+        for outcome in progress.track(
+            sender.send(configuration.peer(peer), paths, node=configuration.node),
+            total=len(paths),
+            description=f"sending to {peer}",
+        ):
+            outcomes.append(outcome)
+    if as_json:
+        display.print_json([display.outcome_as_json(outcome) for outcome in outcomes])
+    else:
+        Console().print(display.outcomes(outcomes))
+    if any(outcome.verdict is not sender.Verdict.DELIVERED for outcome in outcomes):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def train(
+    settings: Annotated[
+        Path, typer.Argument(metavar="TRAIN_TOML", help="Settings; weights and card are written beside it.")
+    ] = Path("model_weights/gpnet-0/train.toml"),
+    atlases: Annotated[Path, typer.Option(help="Folder with synthseg/, allen/ and bigbrain/.")] = Path(
+        "../shared/data/atlases"
+    ),
+    work: Annotated[Path, typer.Option(help="Folder for what a stopped run goes on from.")] = Path(
+        "build/train"
+    ),
+    device: Annotated[str, typer.Option(help="cpu, or cuda:0 ...")] = "cpu",
+    heads: Annotated[int, typer.Option(help="Held-out heads to be scored.")] = 10,
+) -> None:
+    """Train GP-net on drawn heads and write weights, card and figures. Needs the train extra."""
+    try:
+        from gpnet_node import display
+        from gpnet_node.model.train import train as train_model
+    except ModuleNotFoundError as exc:
+        raise ConfigurationError(f"{exc.name} is not installed: pip install 'gpnet_node[train]'") from exc
+    figures = train_model(settings, atlases, work, device=device, heads=heads)
+    Console().print(display.figures(figures))
+
+
+# -- the operator --------------------------------------------------------------------------------------------
+
+
+@app.command()
+def status(
+    uid: Annotated[
+        str | None, typer.Argument(metavar="[UID]", help="A job's or a series' UID: tells its history.")
+    ] = None,
+    config: ConfigFolder = None,
+    limit: Annotated[int, typer.Option(help="How many of the newest series and jobs.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show series and what they wait for, jobs, and what is owed to whom. No patient data."""
+    from gpnet_node import display, overview
+
+    with _parts(config) as parts:
+        seen = overview.look(parts, uid=uid, limit=limit)
+    if as_json:
+        display.print_json(overview.as_json(seen))
+    else:
+        Console().print(display.overview(seen))
+
+
+@app.command()
+def retry(job: JobUid, config: ConfigFolder = None) -> None:
+    """Let a failed or parked job go on: sending, if its objects are written; else from the start."""
+    _move(config, lambda jobs, now: jobs.retry(job, now=now))
+
+
+@app.command()
+def release(job: JobUid, config: ConfigFolder = None) -> None:
+    """Let the objects of a job that needs review leave."""
+    _move(config, lambda jobs, now: jobs.release(job, now=now))
+
+
+@app.command()
+def reject(job: JobUid, config: ConfigFolder = None) -> None:
+    """Keep the objects of a job that needs review from leaving, for good."""
+    _move(config, lambda jobs, now: jobs.reject(job, now=now))
+
+
+@app.command()
+def cancel(job: JobUid, config: ConfigFolder = None) -> None:
+    """Stop a job that has not reached its end; nothing more of it is sent."""
+    _move(config, lambda jobs, now: jobs.cancel(job, now=now))
+
+
+@app.command()
+def reprocess(
+    series: Annotated[str, typer.Argument(metavar="SERIES_UID", help="The Series Instance UID.")],
+    config: ConfigFolder = None,
+) -> None:
+    """Segment a series that was received again, as a new job; it takes the place of the earlier one."""
+    _move(config, lambda jobs, now: jobs.reprocess(series, now=now))
+
+
+def _move(config: Path | None, how: "Callable[[Jobs, datetime], Job]") -> None:
+    from gpnet_node.node import now
+
+    with _parts(config) as parts:
+        job = how(parts.jobs, now())
+    typer.echo(f"job {job.uid} is {job.state}")
+
+
+@app.command()
+def check(
+    config: ConfigFolder = None,
+    echo: Annotated[bool, typer.Option("--echo", help="Verify each destination by C-ECHO.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check the configuration, and show what the node would run with. Exit status 78 if it is wrong."""
+    from gpnet_node import display, overview
+
+    checked = overview.check(_configuration(config), echo=echo)
+    if as_json:
+        display.print_json(checked)
+    else:
+        Console().print(display.checked(checked))
+    if any(peer.get("fault") for peer in checked["peers"]) or any(m.get("fault") for m in checked["models"]):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def reindex(config: ConfigFolder = None, as_json: AsJson = False) -> None:
+    """Fill the index up from the archive, which is the truth for what was received."""
+    from gpnet_node import display
+    from gpnet_node.node import now
+    from gpnet_node.store import reindex as filling
+
+    with _parts(config) as parts, Progress(console=errors, transient=True) as progress:
+        task = progress.add_task("reading the archive", total=None)
+        found = filling.reindex(
+            parts.archive,
+            parts.index,
+            now=now(),
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    for path in found.unreadable:
+        errors.print(f"{path} cannot be read", style="red", markup=False)
+    if as_json:
+        unreadable = [str(path) for path in found.unreadable]
+        display.print_json({"found": found.found, "added": found.added, "unreadable": unreadable})
+    else:
+        typer.echo(f"{found.found} instances in the archive, {found.added} added to the index")
+    if found.unreadable:
+        raise StorageError(f"{len(found.unreadable)} files of the archive cannot be read")
