@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gpnet_node.config import (
     Configuration,
@@ -29,7 +30,11 @@ COARSE = EligibilityConfig(
 
 
 def configuration_of(
-    folder: Path, *, pacs: int | None = None, eligible: EligibilityConfig = COARSE, **settings: object
+    folder: Path,
+    *,
+    pacs: int | None = None,
+    eligible: EligibilityConfig = COARSE,
+    **settings: Any,  # noqa: ANN401  # as many types as node.toml has
 ) -> Configuration:
     """A node with a scanner, and a PACS on port ``pacs``; ``settings`` are node.toml's."""
     quick: dict[str, object] = {

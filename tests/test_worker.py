@@ -1,0 +1,253 @@
+"""The worker, on real series in a real archive, with a segmenter that needs no network."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from gpnet_node.errors import NoPallidumError
+from gpnet_node.imaging.volume import LabelMap, Volume
+from gpnet_node.node import Parts, build, now
+from gpnet_node.pipeline import Segmenter
+from gpnet_node.store.states import Job, JobState
+from gpnet_node.worker import Worker
+from tests.nodes import configuration_of
+from tests.pallida import draw_head
+from tests.peers import wait_until
+from tests.segmenters import HeldSegmenter, ThresholdSegmenter
+from tests.stores import keep
+
+
+class Odd(ThresholdSegmenter):
+    """Does something else than segmenting."""
+
+    def __init__(self, act: Callable[[Volume], LabelMap]) -> None:
+        super().__init__()
+        self._act = act
+
+    def segment(self, volume: Volume) -> LabelMap:
+        return self._act(volume)
+
+
+def raising(error: Exception) -> Segmenter:
+    def act(volume: Volume) -> LabelMap:
+        raise error
+
+    return Odd(act)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A worker and the store that it works on."""
+
+    parts: Parts
+    worker: Worker
+
+    def queue(self, paths: tuple[Path, ...]) -> Job:
+        """Queue a job for a series that has been received."""
+        arrivals = [keep(self.parts.archive, path, at=now()) for path in paths]
+        self.parts.index.record(arrivals)
+        return self.parts.jobs.reprocess(arrivals[0].header.series_uid, now=now())
+
+    def work(self) -> bool:
+        return self.worker.work_once(threading.Event(), leave=lambda: pytest.fail("the worker left"))
+
+    def job(self, job: Job) -> Job:
+        return self.parts.jobs.get(job.uid)
+
+
+@contextmanager
+def bench(tmp_path: Path, segmenter: Segmenter | None = None, **settings: float) -> Iterator[Bench]:
+    parts = build(configuration_of(tmp_path, pacs=104, **settings), owner="test")
+    chosen = segmenter or ThresholdSegmenter()
+    worker = Worker(
+        configuration=parts.configuration,
+        archive=parts.archive,
+        index=parts.index,
+        jobs=parts.jobs,
+        segmenter_for=lambda _route: chosen,
+        clock=now,
+        owner="worker",
+        software_version="0.1.0",
+    )
+    yield Bench(parts=parts, worker=worker)
+    parts.engine.dispose()
+
+
+def test_an_eligible_series_becomes_archived_objects_owed_to_the_routes_peers(tmp_path: Path) -> None:
+    with bench(tmp_path) as at:
+        job = at.queue(draw_head(tmp_path / "series").paths)
+
+        assert at.work()
+
+        done = at.job(job)
+        results = at.parts.jobs.results(job.uid)
+        assert (done.state, done.route) == (JobState.WRITTEN, "gpnet")
+        assert done.model is not None
+        assert done.model.startswith("gpnet-0")
+        assert [it.kind for it in results] == ["seg", "sr"]
+        assert [(d.kind, d.peer) for d in at.parts.outbox.of_job(job.uid)] == [
+            ("seg", "pacs"),
+            ("sr", "pacs"),
+        ]
+        for it in results:
+            archived = pydicom.dcmread(at.parts.archive.root / it.path)
+            assert archived.SOPInstanceUID == it.sop_instance_uid
+            assert archived.SOPClassUID == it.sop_class_uid
+
+
+def test_without_a_job_there_is_nothing_to_do(tmp_path: Path) -> None:
+    with bench(tmp_path) as at:
+        assert not at.work()
+
+
+def test_a_series_that_the_gate_refuses_is_rejected_with_its_reasons(tmp_path: Path) -> None:
+    with bench(tmp_path) as at:
+        job = at.queue(draw_head(tmp_path / "series", MagneticFieldStrength=1.5).paths)
+        at.work()
+
+        done = at.job(job)
+        assert done.state is JobState.REJECTED
+        assert "1.5" in done.reason
+        assert at.parts.jobs.results(job.uid) == ()
+        assert at.parts.outbox.of_job(job.uid) == ()
+
+
+def test_a_series_with_a_missing_slice_fails_and_names_the_position(tmp_path: Path) -> None:
+    with bench(tmp_path) as at:
+        paths = draw_head(tmp_path / "series").paths
+        job = at.queue(paths[:5] + paths[6:])
+        at.work()
+
+        done = at.job(job)
+        assert done.state is JobState.FAILED
+        assert "misses 1 of 20 slices" in done.reason
+
+
+def test_a_volume_without_pallidum_fails_and_says_so(tmp_path: Path) -> None:
+    with bench(tmp_path, raising(NoPallidumError("no pallidum was found on the left side"))) as at:
+        job = at.queue(draw_head(tmp_path / "series").paths)
+        at.work()
+
+        done = at.job(job)
+        assert (done.state, done.reason) == (JobState.FAILED, "no pallidum was found on the left side")
+
+
+def test_an_object_that_the_self_check_stops_needs_review_and_nothing_is_owed(tmp_path: Path) -> None:
+    def unmapped(volume: Volume) -> LabelMap:
+        return LabelMap(labels=np.full(volume.voxels.shape, 9, np.uint8), geometry=volume.geometry)
+
+    with bench(tmp_path, Odd(unmapped)) as at:
+        job = at.queue(draw_head(tmp_path / "series").paths)
+        at.work()
+
+        assert at.job(job).state is JobState.NEEDS_REVIEW
+        assert "self-check" in at.job(job).reason
+        assert at.parts.outbox.of_job(job.uid) == ()
+
+
+def test_a_bug_ends_its_job_without_quoting_it_and_the_next_job_is_done(tmp_path: Path) -> None:
+    faulty: list[Exception] = [ValueError("Example^Person")]
+    sound = ThresholdSegmenter()
+
+    def act(volume: Volume) -> LabelMap:
+        if faulty:
+            raise faulty.pop()
+        return sound.segment(volume)
+
+    with bench(tmp_path, Odd(act)) as at:
+        first = at.queue(draw_head(tmp_path / "one").paths)
+        second = at.queue(draw_head(tmp_path / "two", series="2").paths)
+        at.work()
+        at.work()
+
+        failed = at.job(first)
+        assert failed.state is JobState.FAILED
+        assert "ValueError" in failed.reason
+        assert "Example" not in failed.reason
+        assert at.job(second).state is JobState.WRITTEN
+
+
+def test_a_job_that_was_superseded_meanwhile_is_dropped(tmp_path: Path) -> None:
+    sound = ThresholdSegmenter()
+    again: list[Callable[[], Job]] = []
+
+    def act(volume: Volume) -> LabelMap:
+        again[0]()
+        return sound.segment(volume)
+
+    with bench(tmp_path, Odd(act)) as at:
+        job = at.queue(draw_head(tmp_path / "series").paths)
+        again.append(lambda: at.parts.jobs.reprocess(job.series_uid, now=now()))
+        at.work()
+
+        assert at.job(job).state is JobState.SUPERSEDED
+        assert at.parts.jobs.results(job.uid) == ()
+
+
+def test_the_lease_outlives_a_job_that_takes_longer(tmp_path: Path) -> None:
+    hold = tmp_path / "hold"
+    hold.touch()
+    with bench(tmp_path, HeldSegmenter(hold), lease_seconds=1.0) as at:
+        job = at.queue(draw_head(tmp_path / "series").paths)
+        working = threading.Thread(target=at.work)
+        working.start()
+        wait_until(lambda: at.job(job).state is JobState.RUNNING, what="the job running")
+        expiry = at.job(job).lease_expires_at
+        wait_until(lambda: at.job(job).lease_expires_at != expiry, what="a heartbeat")
+        outlived = now()
+        wait_until(lambda: (now() - outlived).total_seconds() > 1.5, what="more than a lease")
+
+        assert at.parts.jobs.claim("another", now=now()) is None
+        hold.unlink()
+        working.join()
+        assert at.job(job).state is JobState.WRITTEN
+        assert at.job(job).attempts == 1
+
+
+def test_a_job_that_does_not_end_within_the_drain_is_given_back_uncounted(tmp_path: Path) -> None:
+    hold = tmp_path / "hold"
+    hold.touch()
+    with bench(tmp_path, HeldSegmenter(hold), drain_seconds=1.0) as at:
+        job = at.queue(draw_head(tmp_path / "series").paths)
+        stop, left = threading.Event(), threading.Event()
+        working = threading.Thread(target=at.worker.run, args=(stop,), kwargs={"leave": left.set})
+        working.start()
+        wait_until(lambda: at.job(job).state is JobState.RUNNING, what="the job running")
+        began = time.monotonic()
+        stop.set()
+        assert left.wait(10)
+        took = time.monotonic() - began
+
+        given_back = at.job(job)
+        hold.unlink()
+        working.join()
+        assert (given_back.state, given_back.attempts) == (JobState.QUEUED, 0)
+        assert took < 2.0
+        assert at.job(job).state is JobState.QUEUED  # the late end changed nothing
+
+
+def test_a_running_job_is_finished_when_the_worker_is_asked_to_stop(tmp_path: Path) -> None:
+    hold = tmp_path / "hold"
+    hold.touch()
+    with bench(tmp_path, HeldSegmenter(hold), drain_seconds=60) as at:
+        first = at.queue(draw_head(tmp_path / "one").paths)
+        second = at.queue(draw_head(tmp_path / "two", series="2").paths)
+        stop = threading.Event()
+        working = threading.Thread(
+            target=at.worker.run, args=(stop,), kwargs={"leave": lambda: pytest.fail("the worker left")}
+        )
+        working.start()
+        wait_until(lambda: at.job(first).state is JobState.RUNNING, what="the job running")
+        stop.set()
+        hold.unlink()
+        working.join()
+
+        assert at.job(first).state is JobState.WRITTEN
+        assert at.job(second).state is JobState.QUEUED
