@@ -26,7 +26,7 @@ RECENTRE_TIMES = 2
 
 
 class GPNetSegmenter:
-    """GP-net with one set of weights. ``device``: ``cpu``, ``cuda:0`` ...; ``auto`` takes a GPU if there is one.
+    """GP-net with one set of weights. ``device``: ``cpu``, ``cuda:0``; ``auto`` takes a GPU if there is one.
 
     Raises ConfigurationError for a card that does not fit, WeightsMismatchError for another weights file.
     """
