@@ -1,23 +1,14 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
-from gpnet_node.completeness import (
-    Count,
-    Decision,
-    Geometry,
-    Touch,
-    Watcher,
-    aborts_not_made_good,
-    count_images,
-    examine,
-)
+from gpnet_node.completeness import Decision, Watcher
 from gpnet_node.config import NodeConfig
 from gpnet_node.store.index import Index
-from gpnet_node.store.states import Arrival, AssociationOutcome, Instance, JobState, SeriesState
+from gpnet_node.store.states import Arrival, AssociationOutcome, JobState, SeriesState
+from gpnet_node.verdict import Geometry, examine
 from tests.factories import enhanced_mr, mr_series
 from tests.stores import START, after, keep, new_archive, new_database, new_jobs
 
@@ -260,23 +251,6 @@ def test_a_sender_that_comes_again_with_nothing_new_still_makes_the_abort_good(t
     assert len(node.index.instances(uid)) == 10
 
 
-def test_a_parallel_association_that_was_open_already_does_not_make_an_abort_good() -> None:
-    def touch(number: int, outcome: AssociationOutcome, opened: float, closed: float | None) -> Touch:
-        return Touch(
-            association_id=number,
-            outcome=outcome,
-            opened_at=after(opened),
-            closed_at=None if closed is None else after(closed),
-            last_at=after(opened),
-        )
-
-    aborted = touch(1, ABORTED, 0, 10)
-
-    assert aborts_not_made_good([aborted, touch(2, RELEASED, 5, 20)]) == [aborted]
-    assert aborts_not_made_good([aborted, touch(2, OPEN, 15, None)]) == [aborted]
-    assert aborts_not_made_good([aborted, touch(2, RELEASED, 15, 20)]) == []
-
-
 def test_a_decision_survives_a_restart_and_is_made_once(tmp_path: Path) -> None:
     node = Node(tmp_path)
     uid = node.receive(mr_series(tmp_path / "sent"))
@@ -383,39 +357,3 @@ def test_many_series_at_once_are_decided_over_a_few_looks_and_none_is_forgotten(
     looks = [len(node.watcher.look(after(30 + second))) for second in range(4)]
 
     assert looks == [50, 50, 20, 0]
-
-
-def counted(**fields: Any) -> Instance:  # noqa: ANN401
-    defaults = dict.fromkeys(set(Instance.__dataclass_fields__))
-    return Instance(**{**defaults, "acquisition_number": 1, **fields})
-
-
-@pytest.mark.parametrize(
-    ("images", "count"),
-    [
-        ([counted(images_in_acquisition=2)] * 2, Count(there=2, told=2)),
-        ([counted(images_in_acquisition=3)] * 2, Count(there=2, told=3)),
-        ([counted(images_in_acquisition=1)] * 2, Count(there=2, told=None)),
-        ([counted(images_in_acquisition=0)] * 2, Count(there=2, told=None)),
-        ([counted()] * 2, Count(there=2, told=None)),
-        (
-            [counted(images_in_acquisition=2), counted(images_in_acquisition=2, acquisition_number=2)],
-            Count(there=2, told=None),
-        ),
-        ([counted(number_of_frames=80)], Count(there=1, told=1)),
-        ([counted(number_of_frames=80)] * 2, Count(there=2, told=None)),
-        (
-            [counted(number_of_frames=9, concatenation_uid="1", in_concatenation_total=2)],
-            Count(there=1, told=2),
-        ),
-        (
-            [counted(number_of_frames=9, concatenation_uid="1", in_concatenation_total=2)] * 2,
-            Count(there=2, told=2),
-        ),
-        ([counted(number_of_frames=9, concatenation_uid="1")], Count(there=1, told=None)),
-        ([counted(number_of_frames=9), counted(images_in_acquisition=2)], Count(there=2, told=None)),
-        ([], Count(there=0, told=None)),
-    ],
-)
-def test_the_headers_tell_a_number_only_where_they_agree_on_it(images: list[Instance], count: Count) -> None:
-    assert count_images(images) == count

@@ -1,0 +1,174 @@
+"""When is a series complete? The rules, from what is known of it: associations, number of images, positions.
+
+A series is complete when it is quiet, the associations that touched it are over, and its geometry has no
+gap. Quiet is short where the headers tell the number of images and it is reached, longer where they do not: a
+cut-off end leaves no gap. They tell it in two ways:
+
+- classic images: all state the same Images in Acquisition (0020,1002) and one Acquisition Number
+  (PS3.3 C.7.6.1);
+- multi-frame images: a single one holds all its frames, and a concatenation states the number of its parts
+  (PS3.3 C.7.6.16).
+
+A gap waits longer, and so does an aborted association: its sender may come again. An abort is made good when
+the headers' count is reached, or by an association that was opened after it, touched the series and was
+released. An association that never closes holds a series up for a limited time only. What is no volume for
+another reason than a gap is complete: waiting does not mend it, and the job will refuse it by name.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from gpnet_node.config import NodeConfig
+from gpnet_node.errors import InputError, MissingSlicesError, StorageError
+from gpnet_node.imaging.series import read_headers, sort, split
+from gpnet_node.store.states import AssociationOutcome, Instance, Series, SeriesState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Touch:
+    """One association that touched a series."""
+
+    association_id: int
+    outcome: AssociationOutcome
+    opened_at: datetime
+    closed_at: datetime | None
+    last_at: datetime  # when it last brought an instance of the series
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """How many images of a series are there, of how many that the headers tell (None: they do not)."""
+
+    there: int
+    told: int | None
+
+    @property
+    def reached(self) -> bool:
+        """Whether the headers tell the number, and it is the number that is there."""
+        return self.told == self.there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """What the positions of a series' images say."""
+
+    sentence: str
+    has_images: bool = True
+    has_gap: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """That a series should now be decided."""
+
+    state: SeriesState
+    sentence: str
+
+
+def judge(
+    node: NodeConfig, row: Series, touches: Sequence[Touch], count: Count, *, now: datetime
+) -> str | None:
+    """Say what a series still waits for, or None if its geometry should be looked at."""
+    quiet = now - last_activity(row, touches)
+    held = any(touch.outcome is AssociationOutcome.OPEN for touch in touches)
+    if held and quiet < timedelta(seconds=node.open_association_limit_seconds):
+        return "an association that touched it is open"
+    wanted = node.quiet_seconds_counted if count.reached else node.quiet_seconds_uncounted
+    if quiet < timedelta(seconds=wanted):
+        return f"it must be quiet for {wanted:g} s"
+    return None
+
+
+def conclude(
+    node: NodeConfig,
+    row: Series,
+    touches: Sequence[Touch],
+    count: Count,
+    geometry: Geometry,
+    *,
+    now: datetime,
+) -> Verdict | None:
+    """Decide on a quiet series whose geometry is known, or None: it may still mend itself."""
+    if not geometry.has_images:
+        return Verdict(state=SeriesState.COMPLETE, sentence=geometry.sentence)
+    aborts = [] if count.reached else aborts_not_made_good(touches)
+    since = max([last_activity(row, touches), *(touch.closed_at for touch in aborts if touch.closed_at)])
+    if geometry.has_gap or aborts:
+        if now - since < timedelta(seconds=node.gap_wait_seconds):
+            return None
+        sentences = [geometry.sentence] if geometry.has_gap else []
+        if aborts:
+            numbers = ", ".join(str(touch.association_id) for touch in aborts)
+            sentences.append(f"association {numbers} was aborted and its sender has not come again")
+        return Verdict(state=SeriesState.INCOMPLETE, sentence="; ".join(sentences))
+    sentences = [geometry.sentence, _counted(count)]
+    if any(touch.outcome is AssociationOutcome.OPEN for touch in touches):
+        limit = node.open_association_limit_seconds
+        sentences.append(f"an association was still open after {limit:g} s of quiet")
+    return Verdict(state=SeriesState.COMPLETE, sentence="; ".join(sentences))
+
+
+def last_activity(row: Series, touches: Iterable[Touch]) -> datetime:
+    """Return when an instance of the series last arrived, known before or not."""
+    return max([row.last_received_at, *(touch.last_at for touch in touches)])
+
+
+def aborts_not_made_good(touches: Sequence[Touch]) -> list[Touch]:
+    """Return the aborted associations after which no other one was opened and released."""
+    released = [touch.opened_at for touch in touches if touch.outcome is AssociationOutcome.RELEASED]
+    return [
+        touch
+        for touch in touches
+        if touch.outcome is AssociationOutcome.ABORTED
+        and not any(touch.closed_at is not None and opened_at >= touch.closed_at for opened_at in released)
+    ]
+
+
+def _counted(count: Count) -> str:
+    if count.told is None:
+        return f"{count.there} images, the headers do not tell how many to expect"
+    return f"{count.there} images of the {count.told} that the headers tell"
+
+
+def examine(paths: Sequence[Path]) -> Geometry:
+    """Read the headers of a series' images and look for gaps in each of its stacks."""
+    if not paths:
+        return Geometry(sentence="it holds no image planes, so there is nothing to segment", has_images=False)
+    try:
+        stacks = split(read_headers(paths))
+    except (InputError, StorageError) as exc:  # the job will fail of it and say so
+        return Geometry(sentence=f"no volume: {exc}")
+    gaps, faults = [], []
+    for stack in stacks:
+        try:
+            sort(stack)
+        except MissingSlicesError as exc:
+            gaps.append(str(exc))
+        except InputError as exc:
+            faults.append(f"no volume: {exc}")
+    if gaps:
+        return Geometry(sentence="; ".join(gaps), has_gap=True)
+    return Geometry(sentence="; ".join(faults or ["no gap between its first and last position"]))
+
+
+def count_images(images: Sequence[Instance]) -> Count:
+    """Count the images of a series, and find out whether the headers tell how many there should be."""
+    classic = [image for image in images if image.number_of_frames is None]
+    if not classic:
+        return Count(there=len(images), told=_told_by_multi_frames(images))
+    stated = {(image.images_in_acquisition, image.acquisition_number) for image in classic}
+    told = next(iter(stated))[0] if len(stated) == 1 and len(classic) == len(images) else None
+    # A number that is exceeded was not the number of the series' images.
+    return Count(there=len(images), told=told if told and told >= len(images) else None)
+
+
+def _told_by_multi_frames(images: Sequence[Instance]) -> int | None:
+    if len(images) == 1 and images[0].concatenation_uid is None:
+        return 1
+    stated = {(image.concatenation_uid, image.in_concatenation_total) for image in images}
+    if len(stated) != 1:
+        return None
+    concatenation_uid, total = stated.pop()
+    return total if concatenation_uid and total and total >= len(images) else None
