@@ -10,13 +10,14 @@ from typing import Any
 from pydicom import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
-from gpnet_node.errors import NotAVolumeError, UnreadableInstanceError
+from gpnet_node.errors import NotAVolumeError, StorageError, UnreadableInstanceError
 
 # What pydicom raises on bytes that are not DICOM, are cut short, or hold another VR than the dictionary's.
-# OSError is not among them: a file that cannot be read at all is the operator's matter.
+# OSError is one of them: pydicom raises it, without an error number, for a sequence that ends too early.
 PARSE_FAILURES = (
     InvalidDicomError,
     BytesLengthException,
+    OSError,
     EOFError,
     ValueError,
     TypeError,
@@ -63,6 +64,13 @@ LEGACY_MACROS = (
 )
 
 _UID = re.compile(r"[0-9.]{1,64}")  # PS3.5 9.1; components with a leading zero exist and harm nobody
+
+
+def file_failure(exc: OSError, where: str) -> StorageError | UnreadableInstanceError:
+    """Say who must act: the operator, for what the system could not read, else the sender."""
+    if exc.errno is None:
+        return UnreadableInstanceError(f"{where} cannot be parsed ({type(exc).__name__})")
+    return StorageError(f"{where} cannot be read: {exc.strerror}")
 
 
 def look_up(header: Dataset, groups: Sequence[Dataset], keyword: str, where: str) -> Any:  # noqa: ANN401

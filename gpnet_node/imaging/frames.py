@@ -25,6 +25,7 @@ from gpnet_node.imaging.elements import (
     as_items,
     as_numbers,
     as_texts,
+    file_failure,
     look_up,
     required_numbers,
     required_uid,
@@ -192,7 +193,7 @@ def _read_file(path: Path, where: str, limits: Limits) -> list[Frame]:
                 raise NotAVolumeError(f"{where} is no MR or CT image but {sop_class.name} ({sop_class})")
             layout = locate_pixels(file, header, read_layout(header, where, limits), where)
     except OSError as exc:
-        raise StorageError(f"{where} cannot be read: {exc.strerror}") from exc
+        raise file_failure(exc, where) from exc
     if "PerFrameFunctionalGroupsSequence" in header:
         return _multi_frame(path, header, layout, where)
     if layout.number_of_frames > 1:
@@ -212,6 +213,8 @@ def _parse(file: BinaryIO, where: str, limits: Limits) -> Dataset:
                 del header[tag]
     except InvalidDicomError as exc:
         raise UnreadableInstanceError(f"{where} is not a DICOM file (PS3.10)") from exc
+    except OSError as exc:
+        raise file_failure(exc, where) from exc
     except PARSE_FAILURES as exc:
         raise UnreadableInstanceError(f"{where} cannot be parsed ({type(exc).__name__})") from exc
     return header

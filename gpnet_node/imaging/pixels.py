@@ -1,17 +1,13 @@
-"""Where the pixels of a frame lie in its file, and how bits become numbers (PS3.3 C.7.6.3, PS3.5 8)."""
+"""Where the pixels of a frame lie in its file, and in which form (PS3.3 C.7.6.3, PS3.5 8)."""
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
-from pydicom.pixels.utils import iter_pixels
+from pydicom import Dataset
 from pydicom.uid import (
+    HTJ2K,
     JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -20,12 +16,16 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
-    JPEGLSLossless,
     JPEGLSNearLossless,
 )
 
-from gpnet_node.errors import NotAVolumeError, StorageError, UnreadableInstanceError
-from gpnet_node.imaging.elements import PARSE_FAILURES, as_texts, look_up, required_integer, required_uid
+from gpnet_node.errors import NotAVolumeError, UnreadableInstanceError
+from gpnet_node.imaging.elements import (
+    as_texts,
+    look_up,
+    required_integer,
+    required_uid,
+)
 
 NATIVE_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 # Syntaxes that may lose information; JPEG 2000 here is the one without "Lossless Only" (PS3.5 A.4).
@@ -34,14 +34,10 @@ LOSSY_SYNTAXES = (
     JPEGExtended12Bit,
     JPEGLSNearLossless,
     JPEG2000,
-    "1.2.840.10008.1.2.4.203",
+    HTJ2K,
 )
-# GDCM takes JPEG-LS images that are larger than their header says, and returns a part; this codec does not.
-STRICT_PLUGIN = {JPEGLSLossless: "pyjpegls", JPEGLSNearLossless: "pyjpegls"}
 PIXEL_DATA = (0x7FE0, 0x0010)
 UNDEFINED_LENGTH = 0xFFFFFFFF
-# Codecs report their own troubles as RuntimeError (pydicom collects them so), memory, or parse failures.
-DECODE_FAILURES = (*PARSE_FAILURES, RuntimeError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +66,12 @@ class PixelLayout:
     signed: bool
     photometric: str  # MONOCHROME1 or MONOCHROME2
     lossy: bool
-    offset: int | None = None  # first byte of the native pixel data in the file; None: a codec is needed
+    offset: int | None = None  # first byte of the value of Pixel Data in the file; None: it is deflated
+
+    @property
+    def native(self) -> bool:
+        """Whether the values lie uncompressed in the file."""
+        return self.transfer_syntax in NATIVE_SYNTAXES
 
     @property
     def frame_bytes(self) -> int:
@@ -137,11 +138,11 @@ def locate_pixels(file: BinaryIO, header: Dataset, layout: PixelLayout, where: s
     if layout.transfer_syntax == DeflatedExplicitVRLittleEndian:
         return layout  # inside the deflated stream; its length is checked when it is decoded
     length = _pixel_data_length(file, implicit=bool(header.original_encoding[0]), layout=layout, where=where)
-    if layout.transfer_syntax not in NATIVE_SYNTAXES:
+    offset = file.tell()
+    if not layout.native:
         if length != UNDEFINED_LENGTH:
             raise UnreadableInstanceError(f"{where}: compressed pixel data is not encapsulated (PS3.5 A.4)")
-        return layout
-    offset = file.tell()
+        return replace(layout, offset=offset)
     available = file.seek(0, 2) - offset
     needed = layout.frame_bytes * layout.number_of_frames
     if min(length, available) < needed:
@@ -183,62 +184,3 @@ def check_inflated(file: BinaryIO, where: str, limits: Limits) -> None:
         if not chunk:
             break
     file.seek(0)
-
-
-def read_frames(path: Path, layouts: Sequence[PixelLayout], where: str) -> Iterator[NDArray[np.integer]]:
-    """Stored values of some frames of one file, in the order asked for, one at a time, (rows, columns).
-
-    Sign and unused bits are resolved (PS3.5 8.1.1). Raises UnreadableInstanceError where a codec fails.
-    """
-    if all(layout.offset is not None for layout in layouts):
-        yield from _read_native(path, layouts, where)
-        return
-    frames = _decode(path, layouts)
-    for layout in layouts:
-        try:
-            pixels = next(frames)
-        except OSError as exc:
-            raise StorageError(f"{where} cannot be read: {exc.strerror}") from exc
-        except (*DECODE_FAILURES, StopIteration) as exc:
-            raise UnreadableInstanceError(
-                f"{where}: pixels cannot be decoded from transfer syntax {layout.transfer_syntax} "
-                f"({type(exc).__name__})"
-            ) from exc
-        if pixels.shape != (layout.rows, layout.columns):
-            raise UnreadableInstanceError(
-                f"{where}: decoded to {pixels.shape} pixels instead of {layout.rows} x {layout.columns}"
-            )
-        yield pixels
-
-
-def _decode(path: Path, layouts: Sequence[PixelLayout]) -> Iterator[NDArray[np.integer]]:
-    # pydicom reads frames of an encapsulated file one by one, but a deflated one it must hold whole.
-    deflated = layouts[0].transfer_syntax == DeflatedExplicitVRLittleEndian
-    source = dcmread(path) if deflated else path
-    plugin = STRICT_PLUGIN.get(layouts[0].transfer_syntax, "")
-    yield from iter_pixels(source, indices=[layout.frame_index for layout in layouts], decoding_plugin=plugin)
-
-
-def _read_native(path: Path, layouts: Sequence[PixelLayout], where: str) -> Iterator[NDArray[np.integer]]:
-    try:
-        with path.open("rb") as file:
-            for layout in layouts:
-                file.seek((layout.offset or 0) + layout.frame_index * layout.frame_bytes)
-                kind = ("<" if layout.little_endian else ">") + ("i" if layout.signed else "u")
-                stored = np.fromfile(
-                    file, f"{kind}{layout.bits_allocated // 8}", layout.rows * layout.columns
-                )
-                if stored.size != layout.rows * layout.columns:
-                    raise UnreadableInstanceError(f"{where}: the file became shorter while it was read")
-                yield _without_unused_bits(stored, layout).reshape(layout.rows, layout.columns)
-    except OSError as exc:
-        raise StorageError(f"{where} cannot be read: {exc.strerror}") from exc
-
-
-def _without_unused_bits(stored: NDArray[np.integer], layout: PixelLayout) -> NDArray[np.integer]:
-    """Bits above the high bit may hold anything (old overlays); shifting there and back drops them."""
-    above = layout.bits_allocated - 1 - layout.high_bit
-    below = layout.bits_allocated - layout.bits_stored
-    if below == 0:
-        return stored
-    return (stored << above) >> below  # the right shift of a signed type carries the sign

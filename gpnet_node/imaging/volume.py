@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpnet_node.errors import NotAVolumeError
+from gpnet_node.imaging.decoding import Codecs, read_frames
 from gpnet_node.imaging.frames import Frame, SourceFrame
-from gpnet_node.imaging.pixels import Limits, read_frames
+from gpnet_node.imaging.pixels import Limits
 from gpnet_node.imaging.series import SortedStack, Stack, sort
 
 __all__ = ["LabelMap", "SourceFrame", "Volume", "assemble"]
@@ -86,12 +87,13 @@ def _fill(voxels: NDArray[np.float32], frames: Sequence[Frame]) -> None:
     of_file: dict[Path, list[int]] = {}
     for index, frame in enumerate(frames):
         of_file.setdefault(frame.source.path, []).append(index)
-    for path, indices in of_file.items():
-        layouts = [frames[index].pixels for index in indices]
-        where = f"SOP instance {frames[indices[0]].source.sop_instance_uid}"
-        for index, pixels in zip(indices, read_frames(path, layouts, where), strict=True):
-            slope, intercept = _rescale(frames[index])
-            voxels[index] = pixels if (slope, intercept) == (1, 0) else pixels * slope + intercept
+    with Codecs() as codecs:
+        for path, indices in of_file.items():
+            layouts = [frames[index].pixels for index in indices]
+            where = f"SOP instance {frames[indices[0]].source.sop_instance_uid}"
+            for index, pixels in zip(indices, read_frames(path, layouts, where, codecs), strict=True):
+                slope, intercept = _rescale(frames[index])
+                voxels[index] = pixels if (slope, intercept) == (1, 0) else pixels * slope + intercept
 
 
 def _rescale(frame: Frame) -> tuple[float, float]:

@@ -8,7 +8,8 @@ from pydicom import dcmread
 from pydicom.uid import JPEG2000
 
 from gpnet_node.errors import NotAVolumeError, UnreadableInstanceError
-from gpnet_node.imaging.pixels import Limits, locate_pixels, read_frames, read_layout
+from gpnet_node.imaging.decoding import Codecs, read_frames
+from gpnet_node.imaging.pixels import Limits, PixelLayout, locate_pixels, read_layout
 from gpnet_node.imaging.series import Frame, read_headers
 from tests.factories import enhanced_mr, mr_series, uid_of
 
@@ -24,8 +25,16 @@ SYNTAXES = {
 
 
 def stored(frame: Frame) -> NDArray[Any]:
-    pixels: NDArray[Any] = next(read_frames(frame.source.path, [frame.pixels], str(frame.source)))
+    with Codecs() as codecs:
+        pixels: NDArray[Any] = next(read_frames(frame.source.path, [frame.pixels], str(frame.source), codecs))
     return pixels
+
+
+def layout_of(path: Path) -> PixelLayout:
+    """Layout of an image that is no plane of a volume, so below the reader of headers."""
+    with path.open("rb") as file:
+        header = dcmread(file, stop_before_pixels=True)
+        return locate_pixels(file, header, read_layout(header, path.name, Limits()), path.name)
 
 
 def head_like(kind: type[Any]) -> NDArray[Any]:
@@ -53,10 +62,8 @@ def test_stored_values_are_the_same_in_every_transfer_syntax(
 def test_one_real_image_in_nine_transfer_syntaxes_decodes_to_equal_pixels(shared_data: Path) -> None:
     decoded: list[NDArray[Any]] = []
     for path in sorted((shared_data / "dicom" / "dcm_qa_ts" / "In").glob("*.dcm")):
-        with path.open("rb") as file:  # a mosaic is no plane of a volume, so below the reader of headers
-            header = dcmread(file, stop_before_pixels=True)
-            layout = locate_pixels(file, header, read_layout(header, path.name, Limits()), path.name)
-        decoded.extend(read_frames(path, [layout], path.name))
+        with Codecs() as codecs:
+            decoded.extend(read_frames(path, [layout_of(path)], path.name, codecs))
 
     assert len(decoded) == 9
     assert decoded[0].max() > 1000
@@ -99,6 +106,24 @@ def test_a_damaged_compressed_image_is_unreadable_with_its_uid(tmp_path: Path, s
         stored(read_headers([path])[0])
 
     assert uid_of(path) in str(caught.value)
+
+
+def test_a_jpeg_stream_that_ends_gdcm_ends_nothing_else(shared_data: Path, tmp_path: Path) -> None:
+    content = bytearray((shared_data / "dicom" / "dcm_qa_ts" / "In" / "5.dcm").read_bytes())
+    start = (
+        content.index(b"\xe0\x7f\x10\x00OB") + 28
+    )  # the stream, behind an empty offset table and an item head
+    broken, whole = tmp_path / "broken.dcm", tmp_path / "whole.dcm"
+    whole.write_bytes(content)
+    content[start + 27 : start + 60] = b"\x70" * 33  # frame header and Huffman table
+    broken.write_bytes(content)
+
+    with Codecs() as codecs:
+        with pytest.raises(UnreadableInstanceError, match="pixels cannot be decoded"):
+            list(read_frames(broken, [layout_of(broken)], "broken", codecs))
+        (pixels,) = read_frames(whole, [layout_of(whole)], "whole", codecs)
+
+    assert pixels.shape == (384, 384)
 
 
 def test_a_compressed_image_of_another_size_than_its_header_says_is_unreadable(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""GDCM in a process of its own: a damaged JPEG stream can end it, and then ends nothing else.
+
+Parent and child speak over the child's standard input and output: a line of JSON asks for frames of a
+file; for each frame comes a line of JSON, either its form, and then its bytes follow, or an error.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.pixels.utils import iter_pixels
+
+from gpnet_node.imaging.elements import PARSE_FAILURES
+
+PLUGIN = "gdcm"
+
+
+def ask(child: subprocess.Popen[bytes], path: Path, indices: Sequence[int]) -> None:
+    """Ask for frames (counted from 0). Raises OSError where the child has ended."""
+    if child.stdin is None:
+        raise EOFError("the child has no standard input")
+    child.stdin.write(json.dumps({"path": str(path.absolute()), "indices": list(indices)}).encode() + b"\n")
+    child.stdin.flush()
+
+
+def answer(child: subprocess.Popen[bytes]) -> NDArray[Any]:
+    """Take the next frame. Raises RuntimeError with the child's error, EOFError where the child has ended."""
+    line = child.stdout.readline() if child.stdout else b""
+    if child.stdout is None or not line:
+        raise EOFError("the child has ended")
+    form = json.loads(line)
+    if "error" in form:
+        raise RuntimeError(form["error"])
+    pixels = np.frombuffer(child.stdout.read(form["bytes"]), form["type"])
+    return pixels.reshape(form["shape"])
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer until ``requests`` ends; after an error the rest of that request is dropped."""
+    for line in requests:
+        request = json.loads(line)
+        try:
+            for pixels in iter_pixels(request["path"], indices=request["indices"], decoding_plugin=PLUGIN):
+                form = {"shape": pixels.shape, "type": pixels.dtype.str, "bytes": pixels.nbytes}
+                answers.write(json.dumps(form).encode() + b"\n" + pixels.tobytes())
+        except (*PARSE_FAILURES, RuntimeError) as exc:
+            answers.write(json.dumps({"error": type(exc).__name__}).encode() + b"\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    serve(sys.stdin.buffer, sys.stdout.buffer)
