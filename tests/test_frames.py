@@ -137,6 +137,16 @@ def test_a_uid_with_path_characters_is_refused_without_repeating_it(tmp_path: Pa
     assert "passwd" not in str(caught.value)
 
 
+def test_a_sequence_that_ends_too_early_is_the_senders_matter(tmp_path: Path) -> None:
+    path = enhanced_mr(tmp_path, slices=2)
+    content = path.read_bytes()
+    item = content.index(b"\xfe\xff\x00\xe0", content.index(b"\x00\x52\x30\x92SQ"))
+    path.write_bytes(content[: item + 4] + b"\xff\xff\xff\xff" + content[item + 8 : item + 11])
+
+    with pytest.raises((UnreadableInstanceError, NotAVolumeError)):
+        read_headers([path])
+
+
 def test_a_frame_count_that_the_groups_do_not_bear_out_is_unreadable(tmp_path: Path) -> None:
     path = rewrite(enhanced_mr(tmp_path, slices=4), NumberOfFrames=3)
 
