@@ -35,7 +35,7 @@ from gpnet_node.store.reindex import reindex
 from gpnet_node.worker import Worker
 
 _LOOK_SECONDS = 0.5
-_SHARE_OF_DRAIN = 0.8  # what open associations get of the drain time; the rest is for the index
+_SHARE_OF_DRAIN = 0.7  # what open associations get of the drain time; the rest is for the index
 BACKUP = "backup/node.sqlite"  # relative to the archive
 
 SegmenterFor = Callable[[RouteConfig | None], Segmenter]

@@ -11,10 +11,12 @@ import numpy as np
 import pydicom
 import pytest
 
+from gpnet_node import pipeline
 from gpnet_node.errors import NoPallidumError
 from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.node import Parts, build, now
 from gpnet_node.pipeline import Segmenter
+from gpnet_node.results.identifiers import JobIdentity
 from gpnet_node.store.states import Job, JobState
 from gpnet_node.worker import Worker
 from tests.nodes import configuration_of
@@ -63,8 +65,17 @@ class Bench:
 
 
 @contextmanager
-def bench(tmp_path: Path, segmenter: Segmenter | None = None, **settings: float) -> Iterator[Bench]:
-    parts = build(configuration_of(tmp_path, pacs=104, **settings), owner="test")
+def bench(
+    tmp_path: Path,
+    segmenter: Segmenter | None = None,
+    *,
+    lease_seconds: float = 60,
+    drain_seconds: float = 20,
+) -> Iterator[Bench]:
+    configuration = configuration_of(
+        tmp_path, pacs=104, lease_seconds=lease_seconds, drain_seconds=drain_seconds
+    )
+    parts = build(configuration, owner="test")
     chosen = segmenter or ThresholdSegmenter()
     worker = Worker(
         configuration=parts.configuration,
@@ -189,6 +200,26 @@ def test_a_job_that_was_superseded_meanwhile_is_dropped(tmp_path: Path) -> None:
 
         assert at.job(job).state is JobState.SUPERSEDED
         assert at.parts.jobs.results(job.uid) == ()
+
+
+def test_objects_that_a_killed_run_left_behind_are_found_and_not_written_twice(tmp_path: Path) -> None:
+    head = draw_head(tmp_path / "series")
+    with bench(tmp_path) as at:
+        job = at.queue(head.paths)
+        killed = pipeline.run(
+            head.paths,
+            job=JobIdentity(
+                job_uid=job.uid, created_at=job.created_at, node_ae_title="GPNET", software_version="0.1.0"
+            ),
+            routes=at.parts.configuration.routes,
+            segmenter_for=lambda _route: ThresholdSegmenter(),
+        )
+        at.parts.archive.keep_result(job.uid, "seg.dcm", killed.objects[0].content)
+        at.work()
+
+        files = {path.name: path for path in (at.parts.archive.root / "results" / job.uid).iterdir()}
+        assert sorted(files) == ["seg.dcm", "sr.dcm"]
+        assert [files[f"{it.kind}.dcm"].read_bytes() == it.content for it in killed.objects] == [True, True]
 
 
 def test_the_lease_outlives_a_job_that_takes_longer(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ _CANNOT_UNDERSTAND = 0xC000
 
 _COMMENT_CHARACTERS = 64  # Error Comment is an LO (PS3.7 C.1)
 _BACKLOG = 128
+_ABORT_SECONDS = 0.5  # for the A-ABORT to leave
 
 log = get_logger(__name__)
 
@@ -148,9 +149,19 @@ class Receiver:
             time.sleep(0.05)
             self.tend()
         finished = not self._open()
-        for association in self._open():
-            association.abort()
+        self._cut(self._open())
         return self._indexer.stop(seconds=max(1.0, deadline - time.monotonic())) and finished
+
+    def _cut(self, late: list[Association]) -> None:
+        """Abort what did not end in time; a peer that does not even close its side holds nothing up."""
+        for association in late:
+            association.abort(block=False)
+        patience = time.monotonic() + _ABORT_SECONDS
+        while self._open() and time.monotonic() < patience:
+            time.sleep(0.02)
+        for association in late:
+            self._end(association, AssociationOutcome.ABORTED)
+            association.dul.kill_dul()
 
     def _open(self) -> list[Association]:
         with self._lock:
