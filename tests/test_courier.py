@@ -19,8 +19,8 @@ from gpnet_node.store.archive import Archive
 from gpnet_node.store.database import open_engine, upgrade
 from gpnet_node.store.index import Index
 from gpnet_node.store.jobs import Jobs
-from gpnet_node.store.outbox import DebtState, Outbox
-from gpnet_node.store.states import Arrival, Header, JobState, Outcome, ResultObject
+from gpnet_node.store.outbox import Outbox
+from gpnet_node.store.states import Arrival, DebtState, Header, JobState, Outcome, ResultObject
 from tests.factories import mr_series
 from tests.peers import data_set_bytes, dcmtk_storescp, free_port, wait_until
 

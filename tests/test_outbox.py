@@ -6,8 +6,8 @@ from sqlalchemy import Engine
 from gpnet_node.config import RetryConfig
 from gpnet_node.errors import StorageError
 from gpnet_node.store.jobs import Jobs
-from gpnet_node.store.outbox import Debt, DebtState, Outbox
-from gpnet_node.store.states import Job, JobState, Outcome
+from gpnet_node.store.outbox import Debt, Outbox
+from gpnet_node.store.states import DebtState, Job, JobState, Outcome
 from tests.stores import START, after, new_database, new_jobs, result, running_job, written
 
 RETRY = RetryConfig(first_seconds=10, factor=3, max_seconds=100, jitter=0.5, give_up_hours=1)

@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, RowMapping, and_, func, insert, or_, select, update
 
 from gpnet_node.errors import StaleJobError, StorageError
-from gpnet_node.store.database import job_history, jobs, outbox, reading, results, series, writing
+from gpnet_node.store.database import job_history, jobs, reading, results, series, writing
+from gpnet_node.store.debts import owe, owe_again
 from gpnet_node.store.states import JOB_ARROWS, Job, JobEvent, JobState, Outcome, ResultObject
 
 
@@ -126,8 +127,7 @@ class Jobs:
             for result in outcome.results:
                 row = {**vars(result), "job_uid": job_uid, "path": result.path.as_posix()}
                 connection.execute(insert(results).values(row))
-            for kind, peer in outcome.owed:
-                connection.execute(insert(outbox).values(_debt(job_uid, kind, peer, now)))
+            owe(connection, job_uid, outcome.owed, now=now)
             return job
 
     def _lost(self, connection: Connection, job: Job, *, now: datetime) -> Job:
@@ -153,7 +153,7 @@ class Jobs:
                 return move(
                     connection, job, JobState.QUEUED, "retried by the operator", now=now, values=values
                 )
-            _owe_again(connection, job_uid, now)
+            owe_again(connection, job_uid, now=now)
             return move(connection, job, JobState.WRITTEN, "sending retried by the operator", now=now)
 
     def release(self, job_uid: str, *, now: datetime) -> Job:
@@ -165,7 +165,7 @@ class Jobs:
             job = _in_state(connection, job_uid, "released", JobState.NEEDS_REVIEW)
             if not connection.scalar(select(func.count()).where(results.c.job_uid == job_uid)):
                 raise StorageError(f"job {job_uid} wrote no objects: there is nothing to release")
-            _owe_again(connection, job_uid, now)
+            owe_again(connection, job_uid, now=now)
             return move(connection, job, JobState.WRITTEN, "released by the operator", now=now)
 
     def reject(self, job_uid: str, *, now: datetime) -> Job:
@@ -290,19 +290,6 @@ def _in_state(connection: Connection, job_uid: str, verb: str, *states: JobState
         wanted = " or ".join(states)
         raise StaleJobError(f"job {job_uid} is {job.state}; only one that is {wanted} can be {verb}")
     return job
-
-
-def _debt(job_uid: str, kind: str, peer: str, now: datetime) -> Mapping[str, Any]:
-    return {
-        "job_uid": job_uid, "kind": kind, "peer": peer, "state": "owed", "attempts": 0, "owed_since": now,
-        "next_attempt_at": now, "updated_at": now, "comment": "",
-    }  # fmt: skip
-
-
-def _owe_again(connection: Connection, job_uid: str, now: datetime) -> None:
-    unpaid = and_(outbox.c.job_uid == job_uid, outbox.c.state != "paid")
-    fresh = {"state": "owed", "attempts": 0, "owed_since": now, "next_attempt_at": now, "updated_at": now}
-    connection.execute(update(outbox).where(unpaid).values(fresh))
 
 
 def _job(row: RowMapping) -> Job:

@@ -7,7 +7,6 @@ that needs review, is superseded or cancelled sends nothing.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,7 @@ from gpnet_node.config import RetryConfig
 from gpnet_node.errors import StorageError
 from gpnet_node.store.database import jobs, outbox, reading, results, writing
 from gpnet_node.store.jobs import get_job, move
-from gpnet_node.store.states import JobState
-
-
-class DebtState(StrEnum):
-    """Where the delivery of one object to one peer is."""
-
-    OWED = "owed"
-    """It has not been sent, or will be tried again."""
-    PAID = "paid"
-    """The peer answered that it stored it."""
-    FAILED = "failed"
-    """The peer will not take it, or was tried for too long."""
+from gpnet_node.store.states import DebtState, JobState
 
 
 @dataclass(frozen=True, kw_only=True)

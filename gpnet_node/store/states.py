@@ -80,6 +80,17 @@ JOB_ARROWS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
 )
 
 
+class DebtState(StrEnum):
+    """Where the delivery of one object to one peer is."""
+
+    OWED = "owed"
+    """It has not been sent, or will be tried again."""
+    PAID = "paid"
+    """The peer answered that it stored it."""
+    FAILED = "failed"
+    """The peer will not take it, or was tried for too long."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One job row, as it was when read. ``created_at`` dates every object written for it."""

@@ -1,0 +1,32 @@
+"""How a job comes to owe its objects to peers: rows of the outbox, in the transaction that moves the job."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, and_, insert, update
+
+from gpnet_node.store.database import outbox
+from gpnet_node.store.states import DebtState
+
+
+def owe(connection: Connection, job_uid: str, owed: Sequence[tuple[str, str]], *, now: datetime) -> None:
+    """Note each (kind, peer): which object of the job goes to whom. It is due from ``now`` on."""
+    for kind, peer in owed:
+        row = {"job_uid": job_uid, "kind": kind, "peer": peer, "comment": "", **_fresh(now)}
+        connection.execute(insert(outbox).values(row))
+
+
+def owe_again(connection: Connection, job_uid: str, *, now: datetime) -> None:
+    """Let everything that the job has not paid be due, with its attempts and its hours counted anew."""
+    unpaid = and_(outbox.c.job_uid == job_uid, outbox.c.state != DebtState.PAID)
+    connection.execute(update(outbox).where(unpaid).values(_fresh(now)))
+
+
+def _fresh(now: datetime) -> dict[str, object]:
+    return {
+        "state": DebtState.OWED,
+        "attempts": 0,
+        "owed_since": now,
+        "next_attempt_at": now,
+        "updated_at": now,
+    }
