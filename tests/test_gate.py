@@ -150,7 +150,8 @@ def test_a_description_that_matches_no_rule_is_not_repeated_in_the_reason(tmp_pa
 
 
 def test_lossy_images_are_taken_with_a_note_or_refused_as_the_route_says(tmp_path: Path) -> None:
-    paths = mr_series(tmp_path, **SLAB, LossyImageCompression="01")
+    flag: dict[str, Any] = {"LossyImageCompression": lambda index: "01" if index == 7 else "00"}
+    paths = mr_series(tmp_path, **SLAB, **flag)
 
     assert decision(paths).notes == ("The images were compressed with loss.",)
     assert decision(paths, route(allow_lossy=False)).reasons == (

@@ -94,18 +94,18 @@ def _best(stacks: Sequence[Stack], route: RouteConfig, notes: Sequence[str]) -> 
             route=None,
             reasons=(f"{len(equals)} volumes suit route {route.name} equally well: {listed}.",),
         )
-    return Decision(stack=ranked[0], route=route, notes=(*notes, *_notes(ranked[0].frames[0])))
+    return Decision(stack=ranked[0], route=route, notes=(*notes, *_notes(ranked[0])))
 
 
-def _notes(frame: Frame) -> Iterator[str]:
-    correction = distortion_correction(frame)
+def _notes(stack: Stack) -> Iterator[str]:
+    correction = distortion_correction(stack.frames[0])
     if correction == "ND":
         yield "The images are not corrected for gradient distortion (ND), which grows off the isocentre."
     if correction == "DIS2D":
         yield "The images are corrected for gradient distortion within the slice only (DIS2D)."
-    if frame.pixels.lossy:
+    if _is_lossy(stack):
         yield "The images were compressed with loss."
-    if frame.pixels.photometric == "MONOCHROME1":
+    if any(frame.pixels.photometric == "MONOCHROME1" for frame in stack.frames):
         yield "The images are MONOCHROME1; their stored values are used as they are."
 
 
@@ -124,12 +124,16 @@ def _faults_of_kind(stack: Stack, eligible: EligibilityConfig) -> Iterator[str]:
         yield f"It is a {component(frame)} image; only MAGNITUDE images are segmented."
     field = frame.number("MagneticFieldStrength")
     yield from _outside("Field strength", field, eligible.field_strength_tesla, "T")
-    if frame.pixels.lossy and not eligible.allow_lossy:
+    if _is_lossy(stack) and not eligible.allow_lossy:
         yield "It was compressed with loss, which the route does not allow."
     mismatches = [tuple(_mismatches(frame, rule)) for rule in eligible.contrast]
     if all(mismatches):
         for rule, sentences in zip(eligible.contrast, mismatches, strict=True):
             yield f"Contrast is not {rule.name}: {' '.join(sentences)}"
+
+
+def _is_lossy(stack: Stack) -> bool:
+    return any(frame.pixels.lossy for frame in stack.frames)
 
 
 def _is_own(frame: Frame) -> bool:
