@@ -26,6 +26,7 @@ PACKAGES = {
     "/usr/bin/storescp": "dcmtk",
     "/usr/bin/echoscu": "dcmtk",
     "/usr/sbin/Orthanc": "orthanc",
+    "/usr/bin/dcm2niix": "dcm2niix",
 }
 
 

@@ -1,0 +1,23 @@
+"""What a process of this machine holds in memory, as the kernel counts it."""
+
+import re
+from pathlib import Path
+
+MB = 1_000_000
+
+
+def resident_mb(process_id: int) -> float:
+    """Resident set now (VmRSS of proc(5)), MB."""
+    return _status(process_id, "VmRSS")
+
+
+def peak_mb(process_id: int) -> float:
+    """Largest resident set since the process began (VmHWM of proc(5)), MB."""
+    return _status(process_id, "VmHWM")
+
+
+def _status(process_id: int, key: str) -> float:
+    text = Path(f"/proc/{process_id}/status").read_text(encoding="ascii")
+    found = re.search(rf"^{key}:\s+(\d+) kB$", text, re.MULTILINE)
+    assert found is not None, f"the kernel does not tell {key}"
+    return int(found[1]) * 1024 / MB

@@ -1,0 +1,124 @@
+"""How many 512 x 512 x 16 bit images a second are received, answered only when they are safe."""
+
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gpnet_node.node import Role
+from tests.benchmarks.conftest import Scale
+from tests.benchmarks.figures import Figure, Figures, compared, take_turns
+from tests.benchmarks.scanner import Printer, child_named, send
+from tests.nodes import configuration_of, running_node
+from tests.peers import dcmtk_storescp, orthanc, wait_until
+
+pytestmark = pytest.mark.speed
+OURS, ORTHANC, STORESCP = "gpnet_node", "Orthanc", "DCMTK storescp --fork"
+_LONG_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A storage SCP; ``held`` counts the instances that it has and knows of."""
+
+    port: int
+    ae_title: str
+    process: psutil.Process
+    held: Callable[[], int]
+
+
+@pytest.fixture(scope="module")
+def contenders(scratch: Path) -> Iterator[dict[str, Contender]]:
+    """All three, each with the settings that it comes with, on one file system."""
+    folder = scratch / "receive"
+    folder.mkdir()
+    # No series becomes complete meanwhile: receiving is measured, not what comes of it.
+    patient = configuration_of(
+        folder,
+        quiet_seconds_counted=_LONG_SECONDS,
+        quiet_seconds_uncounted=_LONG_SECONDS,
+        log_level="warning",
+    )
+    with (
+        running_node(patient, Role.RECEIVER) as node,
+        orthanc(folder / "orthanc", StableAge=60) as pacs,
+        dcmtk_storescp(folder / "storescp", "--fork") as scp,
+    ):
+        receiver = psutil.Process(node.supervisor.process_id(Role.RECEIVER))
+        yield {
+            OURS: Contender(
+                port=node.port,
+                ae_title="GPNET",
+                process=receiver,
+                held=lambda: len(node.parts.index.paths()),
+            ),
+            ORTHANC: Contender(
+                port=pacs.dicom_port,
+                ae_title="PACS",
+                process=child_named("Orthanc"),
+                held=lambda: int(pacs.get("/statistics")["CountInstances"]),
+            ),
+            STORESCP: Contender(
+                port=scp.port,
+                ae_title="PACS",
+                process=child_named("storescp"),
+                held=lambda: len(scp.files()),
+            ),
+        }
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("associations", [1, 4])
+def test_images_received_a_second(
+    associations: int, contenders: dict[str, Contender], scale: Scale, figures: Figures, scratch: Path
+) -> None:
+    printer = Printer(scratch / f"prototype {associations}", side=512)
+    numbers = itertools.count()
+    behind: list[float] = []
+    spent_ms: dict[str, list[float]] = {name: [] for name in contenders}
+
+    def turn(name: str) -> float:
+        contender = contenders[name]
+        folder = scratch / f"turn {next(numbers)}"
+        each = scale.instances // associations
+        series = [printer.series(folder / str(n), each) for n in range(associations)]
+        wanted = contender.held() + each * associations
+        spent = sum(contender.process.cpu_times()[:4])
+        os.sync()  # what the turns before left to be written is not this one's burden
+        seconds = send(contender.port, contender.ae_title, series)
+        answered = time.perf_counter()
+        wait_until(lambda: contender.held() >= wanted, what=f"{name} holding what it acknowledged")
+        if name == OURS:
+            behind.append(time.perf_counter() - answered)
+        assert contender.held() == wanted
+        spent_ms[name].append(1000 * (sum(contender.process.cpu_times()[:4]) - spent) / (each * associations))
+        shutil.rmtree(folder)
+        return each * associations / seconds
+
+    for name in contenders:
+        turn(name)  # the first association of a process costs more
+    for first in (behind, *spent_ms.values()):
+        first.clear()
+    rates = take_turns({name: partial(turn, name) for name in contenders}, repeats=scale.repeats)
+
+    what = f"images received, {associations} association" + ("s" if associations > 1 else "")
+    figures.add(
+        compared(
+            what, "/s", rates[OURS], "Orthanc, SQLite index", rates[ORTHANC],
+            better="more", aim="as quick as Orthanc",
+        ),
+        compared(
+            what, "/s", rates[OURS], f"{STORESCP}, no index", rates[STORESCP], better="more"
+        ),
+        compared(
+            "   processor time for each", "ms", spent_ms[OURS], ORTHANC, spent_ms[ORTHANC], better="less"
+        ),
+        Figure(what="   index behind the last answer", unit="s", ours=behind),
+    )  # fmt: skip
