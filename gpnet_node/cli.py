@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED, EXIT_NOT_ELIGIBLE, EXIT_NOT_A_VOLUME, EXIT_CONFIGURATION = 1, 3, 4, 78
 USUAL_FOLDER = Path("ae_config")
+_FILE_COLUMNS = 250
 
 app = typer.Typer(
     help=(
@@ -65,9 +66,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else EXIT_FAILED
     except GpnetError as exc:
-        errors.print(str(exc), style="red", markup=False)
+        errors.print(str(exc), style="red", markup=False, soft_wrap=True)
         return _status_of(exc)
     return 0
+
+
+def _out() -> Console:
+    """Standard output: as wide as the terminal, or wide enough for whole UIDs where it is a file."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_COLUMNS)
 
 
 def _status_of(error: GpnetError) -> int:
@@ -131,7 +137,7 @@ def demo(
     from gpnet_node import demo as demonstration
     from gpnet_node import display
 
-    console = Console()
+    console = _out()
     shown = demonstration.run(out, seed=seed, say=lambda sentence: console.print(f"[dim]·[/dim] {sentence}"))
     console.print(display.measurements(shown.measurements))
     console.print(f"Series        {shown.series}")
@@ -167,7 +173,7 @@ def segment(
     if as_json:
         display.print_json(display.written_as_json(written))
         return
-    console = Console()
+    console = _out()
     console.print(display.measurements(written.measurements))
     for note in written.notes:
         console.print(note, markup=False)
@@ -200,7 +206,7 @@ def send(
     if as_json:
         display.print_json([display.outcome_as_json(outcome) for outcome in outcomes])
     else:
-        Console().print(display.outcomes(outcomes))
+        _out().print(display.outcomes(outcomes))
     if any(outcome.verdict is not sender.Verdict.DELIVERED for outcome in outcomes):
         raise typer.Exit(EXIT_FAILED)
 
@@ -226,7 +232,7 @@ def train(
     except ModuleNotFoundError as exc:
         raise ConfigurationError(f"{exc.name} is not installed: pip install 'gpnet_node[train]'") from exc
     figures = train_model(settings, atlases, work, device=device, heads=heads)
-    Console().print(display.figures(figures))
+    _out().print(display.figures(figures))
 
 
 # -- the operator --------------------------------------------------------------------------------------------
@@ -249,7 +255,7 @@ def status(
     if as_json:
         display.print_json(overview.as_json(seen))
     else:
-        Console().print(display.overview(seen))
+        _out().print(display.overview(seen))
 
 
 @app.command()
@@ -306,7 +312,7 @@ def check(
     if as_json:
         display.print_json(checked)
     else:
-        Console().print(display.checked(checked))
+        _out().print(display.checked(checked))
     if any(peer.get("fault") for peer in checked["peers"]) or any(m.get("fault") for m in checked["models"]):
         raise typer.Exit(EXIT_FAILED)
 
@@ -327,7 +333,7 @@ def reindex(config: ConfigFolder = None, as_json: AsJson = False) -> None:
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     for path in found.unreadable:
-        errors.print(f"{path} cannot be read", style="red", markup=False)
+        errors.print(f"{path} cannot be read", style="red", markup=False, soft_wrap=True)
     if as_json:
         unreadable = [str(path) for path in found.unreadable]
         display.print_json({"found": found.found, "added": found.added, "unreadable": unreadable})

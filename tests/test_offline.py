@@ -1,0 +1,57 @@
+"""Segmenting a folder without a network."""
+
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from gpnet_node.errors import NotEligibleError
+from gpnet_node.offline import segment
+from tests.nodes import configuration_of
+from tests.pallida import draw_head
+from tests.segmenters import threshold_segmenters
+
+
+def test_a_folder_becomes_segmentation_report_and_picture(tmp_path: Path) -> None:
+    head = draw_head(tmp_path / "in")
+    (tmp_path / "in" / "README.txt").write_text("not an image")
+
+    written = segment(
+        tmp_path / "in",
+        tmp_path / "out",
+        configuration_of(tmp_path),
+        gate=True,
+        segmenters=threshold_segmenters,
+    )
+
+    seg, sr, picture = written.paths
+    source = dcmread(head.paths[0])
+    assert [path.name for path in written.paths] == ["seg.dcm", "sr.dcm", "segmentation.png"]
+    assert {dcmread(seg).StudyInstanceUID, dcmread(sr).StudyInstanceUID} == {source.StudyInstanceUID}
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert [it.structure.name for it in written.measurements] == [
+        "GPe left",
+        "GPi left",
+        "GPe right",
+        "GPi right",
+    ]
+
+
+def test_the_gate_is_asked_unless_it_is_left_out(tmp_path: Path) -> None:
+    draw_head(tmp_path / "in", MagneticFieldStrength=3.0)
+    configuration = configuration_of(tmp_path)
+    folders = (tmp_path / "in", tmp_path / "out")
+
+    with pytest.raises(NotEligibleError, match="3"):
+        segment(*folders, configuration, gate=True, segmenters=threshold_segmenters)
+    written = segment(*folders, configuration, gate=False, segmenters=threshold_segmenters)
+
+    assert all(path.is_file() for path in written.paths)
+
+
+def test_nothing_is_archived(tmp_path: Path) -> None:
+    draw_head(tmp_path / "in")
+    configuration = configuration_of(tmp_path)
+    segment(tmp_path / "in", tmp_path / "out", configuration, gate=True, segmenters=threshold_segmenters)
+
+    assert not configuration.node.archive.exists()
