@@ -14,7 +14,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID
 
-from gpnet_node.errors import UnreadableInstanceError
+from gpnet_node.errors import StorageError, UnreadableInstanceError
 from gpnet_node.store.versions import UNREADABLE
 
 _PIXEL_GROUP = 0x7FE0
@@ -50,7 +50,8 @@ def read_received(file: BinaryIO, *, start: int, transfer_syntax: UID, max_bytes
     Long values and pixels are left in the file, so memory stays bounded whatever the data set's size.
 
     Raises UnreadableInstanceError where the data set cannot be parsed, ends too early, or lacks a UID that it
-    needs to be kept at all. The text never quotes a value.
+    needs to be kept at all; StorageError where the disk does not do its work: what was still in the buffer of
+    ``file`` may find it full. The text never quotes a value.
     """
     try:
         if transfer_syntax.is_deflated:
@@ -62,6 +63,8 @@ def read_received(file: BinaryIO, *, start: int, transfer_syntax: UID, max_bytes
         missing = [keyword for keyword in _REQUIRED if not is_safe_uid(received.header.get(keyword))]
     except UNREADABLE as exc:
         raise UnreadableInstanceError(f"the data set cannot be parsed ({type(exc).__name__})") from exc
+    except OSError as exc:
+        raise StorageError(f"archive: {exc.strerror}") from exc
     if missing:
         raise UnreadableInstanceError(f"{missing[0]} is missing or is not a UID")
     return received
