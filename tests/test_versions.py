@@ -180,3 +180,25 @@ def test_a_file_without_file_meta_information_is_named_as_such(tmp_path: Path) -
 
     with path.open("rb") as file, pytest.raises(UnreadableInstanceError, match="not a DICOM file"):
         data_set_start(file)
+
+
+def test_a_deflated_and_a_compressed_data_set_can_be_the_same_instance(tmp_path: Path) -> None:
+    deflated = image(tmp_path / "a", transfer_syntax=DeflatedExplicitVRLittleEndian)
+
+    assert same_instance(deflated, image(tmp_path / "b", transfer_syntax=RLELossless))
+
+
+def test_a_stream_that_ends_its_decoder_is_another_version_and_ends_nothing_else(
+    tmp_path: Path, shared_data: Path
+) -> None:
+    whole = shared_data / "dicom" / "dcm_qa_ts" / "In" / "9.dcm"  # JPEG 2000
+    content = bytearray(whole.read_bytes())
+    start = (
+        content.index(b"\xe0\x7f\x10\x00OB") + 28
+    )  # the stream, behind an empty offset table and an item head
+    content[start + 40 : start + 56] = b"\x55" * 16
+    broken = tmp_path / "broken.dcm"
+    broken.write_bytes(content)
+
+    assert not same_instance(broken, whole)
+    assert same_instance(broken, broken)

@@ -1,6 +1,8 @@
 """Whether two files hold the same SOP instance: equal identifiers, geometry and decoded pixels."""
 
 import struct
+import subprocess
+import sys
 import zlib
 from itertools import zip_longest
 from pathlib import Path
@@ -12,11 +14,12 @@ from pydicom.dataelem import DataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.utils import iter_pixels
 from pydicom.tag import BaseTag
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from gpnet_node.errors import UnreadableInstanceError
 
 _CHUNK_BYTES = 1 << 20
+_DECODE_SECONDS = 120.0  # the largest multi-frame takes a few
 _DEFERRED_BYTES = 1 << 16  # longer values stay in the file until they are asked for
 _PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 # What another transfer syntax, character set or writer changes without changing the instance: the character
@@ -96,8 +99,34 @@ def _same_content(one: Path, other: Path) -> bool:
     with_pixels = [bool(_PIXELS & set(map(int, data_set.keys()))) for data_set in (first, second)]
     if not all(with_pixels):
         return not any(with_pixels)
-    frames = zip_longest(iter_pixels(_pixel_source(one, first)), iter_pixels(_pixel_source(other, second)))
+    if any(UID(_syntax(path)).is_encapsulated for path in (one, other)):
+        return _same_pixels_apart(one, other)
+    return _same_pixels(_pixel_source(one, first), _pixel_source(other, second))
+
+
+def _same_pixels(one: pydicom.Dataset | Path, other: pydicom.Dataset | Path) -> bool:
+    frames = zip_longest(iter_pixels(one), iter_pixels(other))
     return all(a is not None and b is not None and np.array_equal(a, b) for a, b in frames)
+
+
+def _same_pixels_apart(one: Path, other: Path) -> bool:
+    """Compare in a process of its own: a damaged stream can end the one in which a codec reads it.
+
+    What it cannot decode, or not in time, is not the same.
+    """
+    paths = [str(path.absolute()) for path in (one, other)]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", __name__, *paths],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_DECODE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
 def _read(path: Path) -> pydicom.Dataset:
@@ -132,3 +161,8 @@ def _value(element: DataElement, *, big_endian: bool) -> object:
             np.frombuffer(element.value, dtype=f"S{width}").view(f">u{width}").astype(f"<u{width}").tobytes()
         )
     return element.value
+
+
+if __name__ == "__main__":
+    first, second = (_pixel_source(path, _read(path)) for path in map(Path, sys.argv[1:]))
+    sys.exit(0 if _same_pixels(first, second) else 1)
