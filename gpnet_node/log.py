@@ -118,11 +118,16 @@ class _Relay(logging.Handler):  # the standard library's extension point
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
-        quoting = record.name.startswith(QUOTING_LIBRARIES)
-        sentence = f"{record.name} has warned" if quoting else record.getMessage()
+        # A library that logs an exception mostly logs its text, which may quote a value.
+        quoting = record.name.startswith(QUOTING_LIBRARIES) or bool(record.exc_info)
+        sentence = f"{record.name} has {_did(record)}" if quoting else record.getMessage()
         line = get_logger(record.name)
         place = f"{Path(record.pathname).name}:{record.lineno}"
         if record.levelno >= logging.ERROR:
             line.error(sentence, place=place, exc_info=record.exc_info)
         else:
             line.warning(sentence, place=place)
+
+
+def _did(record: logging.LogRecord) -> str:
+    return "failed" if record.levelno >= logging.ERROR else "warned"

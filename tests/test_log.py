@@ -86,6 +86,17 @@ def test_a_librarys_warning_that_quotes_a_value_loses_it(stream: io.StringIO) ->
     assert [line["event"] for line in lines(stream)] == ["py.warnings has warned", "pydicom has warned"]
 
 
+def test_an_exception_that_a_library_logs_with_its_text_loses_the_text(stream: io.StringIO) -> None:
+    try:
+        raise ValueError("Invalid value for VR PN: 'Doe^John'")
+    except ValueError as exc:
+        logging.getLogger("pynetdicom.service_class").exception(exc)
+
+    (line,) = lines(stream)
+    assert "Doe" not in stream.getvalue()
+    assert (line["event"], line["exception"]) == ("pynetdicom.service_class has failed", "ValueError")
+
+
 def test_another_librarys_error_is_a_line_like_ours(stream: io.StringIO) -> None:
     logging.getLogger("sqlalchemy").error("the pool is exhausted")
 
