@@ -76,6 +76,20 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_added(tmp_path: 
     assert len(index.instances(series)) == 3
 
 
+def test_a_file_that_cannot_be_opened_is_named_and_does_not_stop_the_receiver_from_starting(
+    tmp_path: Path,
+) -> None:
+    archive, series = filled(tmp_path)
+    bad = Path("instances", "00", "1.2.3.1.dcm")
+    (archive.root / bad).mkdir()  # even root cannot read it as a file
+    index = Index(new_database(tmp_path))
+
+    found = reindex(archive, index, now=NOW)
+
+    assert found.unreadable == (bad,)
+    assert len(index.instances(series)) == 3
+
+
 def test_the_header_of_a_rebuilt_row_is_the_one_that_was_sent(tmp_path: Path) -> None:
     archive = new_archive(tmp_path)
     sent = mr_series(tmp_path / "sent", slices=1, PatientName="Müller^Zoë", ImagesInAcquisition=1)

@@ -52,7 +52,7 @@ def reindex(
         for version, path in batch:
             try:
                 arrivals.append(_arrival(archive.root, path, version))
-            except (UnreadableInstanceError, *UNREADABLE):
+            except (OSError, UnreadableInstanceError, *UNREADABLE):
                 unreadable.append(path)
         added += index.record([a for a in arrivals if a.received_at < old], settled=True)
         added += index.record([a for a in arrivals if a.received_at >= old])
