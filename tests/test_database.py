@@ -9,7 +9,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, insert, select, update
 from sqlalchemy.exc import StatementError
 
-from gpnet_node.errors import StorageError
+from gpnet_node.errors import ConfigurationError, StorageError
 from gpnet_node.store.database import (
     back_up,
     journal_mode,
@@ -201,3 +201,16 @@ def test_a_file_that_is_no_database_is_the_operators_error(tmp_path: Path) -> No
 
     with pytest.raises(StorageError, match="not a database"):
         upgrade(open_engine(tmp_path / "node.sqlite"))
+
+
+def test_a_database_of_a_newer_version_is_named_and_left_as_it_is(tmp_path: Path) -> None:
+    engine = open_engine(tmp_path / "node.sqlite")
+    upgrade(engine)
+    with writing(engine) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0099'")
+
+    with pytest.raises(ConfigurationError, match="a newer version"):
+        upgrade(engine)
+
+    with reading(engine) as connection:
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one() == "0099"

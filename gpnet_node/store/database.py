@@ -8,6 +8,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
 from sqlalchemy import (
     Column,
     Connection,
@@ -26,7 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.types import TypeDecorator
 
-from gpnet_node.errors import StorageError
+from gpnet_node.errors import ConfigurationError, StorageError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30.0  # how long a statement waits for another process's transaction
@@ -262,12 +263,21 @@ def _translated() -> Iterator[None]:
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the tables to this version's shape, in one transaction. Raises StorageError."""
+    """Bring the tables to this version's shape, in one transaction.
+
+    Raises StorageError, and ConfigurationError for a database that a newer version has made.
+    """
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     with writing(engine) as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as exc:
+            raise ConfigurationError(
+                f"database {engine.url.database}: a newer version of gpnet-node has made it ({exc}). "
+                "Run that version, or give this one another database"
+            ) from exc
 
 
 def back_up(engine: Engine, path: Path) -> None:
