@@ -46,9 +46,13 @@ def heat_target(centres: NDArray[np.float64]) -> Tensor:
 
 
 def side_logits(output: Tensor) -> Tensor:
-    """Network output (batch, 4, z, y, x) -> logits (batch, 2, z * y * x + 1)."""
+    """Network output (batch, 4, z, y, x) -> logits (batch, 2, z * y * x + 1).
+
+    The one vote weighs as much as all voxels together, so that an untrained network is undecided.
+    """
     flat = output.float().flatten(2)
-    return torch.cat([flat[:, :2], flat[:, 2:].mean(2, keepdim=True)], dim=2)
+    vote = flat[:, 2:].mean(2, keepdim=True) + float(np.log(flat.shape[2]))
+    return torch.cat([flat[:, :2], vote], dim=2)
 
 
 def localiser_loss(scales: list[Tensor], target: Tensor) -> Tensor:

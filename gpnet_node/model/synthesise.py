@@ -306,6 +306,6 @@ def _slab(rng: np.random.Generator, shape: Sequence[int], spacing_mm: float) -> 
     axis = int(rng.choice(3, p=[0.7, 0.15, 0.15]))
     for which in range(3):
         extent = rng.uniform(30, 110) if which == axis else rng.uniform(130, 240)
-        centre = rng.normal(0, extent * 0.22)
+        centre = rng.normal(0, extent * (0.45 if which == axis else 0.2))
         keep = keep * ((axes[..., which] - centre).abs() < extent / 2)
     return keep

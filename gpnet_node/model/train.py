@@ -34,7 +34,9 @@ from gpnet_node.model.segment import GPNetSegmenter
 # Solomon 2021: weight of false positives and of false negatives for background, GPe, GPi.
 TVERSKY_ALPHA = (0.7, 0.4, 0.4)
 TVERSKY_BETA = (0.3, 0.6, 0.6)
-HEAD_WEIGHTS = (0.5, 0.25, 0.125)  # deep supervision beside the joined output
+HEAD_WEIGHT = (
+    0.5  # deep supervision: of the finest head beside the joined output, halved for each coarser one
+)
 
 Part = Literal["segmenter", "localiser"]
 Sample = tuple[Tensor, Tensor]
@@ -178,8 +180,8 @@ def segmentation_loss(scales: list[Tensor], labels: Tensor) -> Tensor:
     """Cross-entropy and multi-class Tversky on the joined output; cross-entropy on each head."""
     joined = scales[0].float()
     loss = functional.cross_entropy(joined, labels) + tversky_loss(joined, labels)
-    for weight, head in zip(HEAD_WEIGHTS, scales[1:], strict=True):
-        loss = loss + weight * functional.cross_entropy(head.float(), labels)
+    for level, head in enumerate(scales[1:]):
+        loss = loss + HEAD_WEIGHT * 0.5**level * functional.cross_entropy(head.float(), labels)
     return loss
 
 

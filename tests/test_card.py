@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+
+from gpnet_node.errors import ConfigurationError
+from gpnet_node.model.card import read_card
+
+
+def test_the_four_structures_stand_in_the_order_of_the_segments(model_folder: Path) -> None:
+    card = read_card(model_folder)
+
+    assert [(s.number, s.name) for s in card.structures] == [
+        (1, "GPe left"),
+        (2, "GPi left"),
+        (3, "GPe right"),
+        (4, "GPi right"),
+    ]
+
+
+def test_structures_are_coded_in_uberon_with_the_side_as_a_modifier(model_folder: Path) -> None:
+    for structure in read_card(model_folder).structures:
+        expected = "UBERON:0002476" if structure.name.startswith("GPe") else "UBERON:0002477"
+        assert (structure.type.scheme, structure.type.value) == ("UBERON", expected)
+        assert structure.laterality.value == {"left": "7771000", "right": "24028007"}[structure.side]
+
+
+def test_people_of_the_figures_were_not_trained_on(model_folder: Path) -> None:
+    training = read_card(model_folder).training
+
+    assert isinstance(training["train_people"], list)
+    assert isinstance(training["test_people"], list)
+    assert not set(training["train_people"]) & set(training["test_people"])
+
+
+def test_every_structure_reaches_the_promised_dice_on_held_out_people(model_folder: Path) -> None:
+    card = read_card(model_folder)
+
+    medians = {str(row["structure"]): row["dice_median"] for row in card.figures}
+
+    assert set(medians) == {s.name for s in card.structures}
+    assert all(isinstance(value, float) and value >= 0.75 for value in medians.values())
+
+
+def test_a_wrong_card_is_named_with_its_key(tmp_path: Path) -> None:
+    (tmp_path / "card.toml").write_text('name = "x"\n', encoding="utf-8")
+
+    with pytest.raises(ConfigurationError, match=r"card.toml[\s\S]*weights_sha256"):
+        read_card(tmp_path)
