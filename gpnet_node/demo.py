@@ -38,6 +38,7 @@ from gpnet_node.supervisor import supervised
 SPACING_MM, SLICES = (1.0, 0.4, 0.4), 64  # (slice, row, column): what a 7T T2 slab has
 LOOPBACK = "127.0.0.1"
 _DEADLINE_SECONDS = 600.0
+_MARK = "made-by-gpnet-node-demo"
 _ENDED = {JobState.REJECTED, JobState.NEEDS_REVIEW, JobState.FAILED, JobState.PARKED, JobState.CANCELLED}
 # A slab like a good 7T T2 TSE: the contrast prior's middle, little noise, a lamina that can be seen.
 _GOOD_SCAN = DrawSettings(shares=(1.0, 0.0, 0.0, 0.0), snr=(22.0, 26.0), bias=0.2, elastic_mm=0.4)
@@ -101,10 +102,13 @@ def draw_head(folder: Path, card: ModelCard, *, seed: int) -> tuple[Path, ...]:
 
 
 def _clear(out: Path) -> None:
-    if out.exists() and any(out.iterdir()) and not (out / "scanner").is_dir():
+    """Remove an earlier demonstration, and nothing else."""
+    mark = out / _MARK
+    if out.exists() and any(out.iterdir()) and not mark.is_file():
         raise StorageError(f"{out} holds something else than an earlier demonstration: name another folder")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
+    mark.write_text("This folder is replaced by every run of gpnet-node demo.\n", encoding="utf-8")
 
 
 @contextmanager
