@@ -12,7 +12,10 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, RowMapping, func, select
 
 from gpnet_node.config import NodeConfig
+from gpnet_node.errors import GpnetError
+from gpnet_node.imaging.elements import PARSE_FAILURES
 from gpnet_node.imaging.frames import PLANE_CLASSES
+from gpnet_node.log import get_logger
 from gpnet_node.store.database import associations, instances, reading, series, series_associations, writing
 from gpnet_node.store.index import Index, series_from, set_state
 from gpnet_node.store.jobs import Jobs
@@ -22,6 +25,8 @@ from gpnet_node.verdict import Count, Geometry, Touch, Verdict, conclude, count_
 # Per call, so that ten thousand series at once do not hold up the one that is ripe.
 SERIES_TAKEN_UP = 500
 SERIES_LOOKED_INTO = 50
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +96,7 @@ class Watcher:
                 if looked_into == SERIES_LOOKED_INTO:
                     continue
                 looked_into += 1
-                look.geometry = self._look_into([self._root / image.path for image in look.images])
+                look.geometry = self._geometry(look)
             if verdict := conclude(self._node, row, touches, look.count, look.geometry, now=now):
                 ripe.append((look, verdict))
         return self._decide(ripe, now)
@@ -131,6 +136,16 @@ class Watcher:
         found = self._index.instances(row.uid, self._node.which_version)
         images = tuple(instance for instance in found if instance.sop_class_uid in PLANE_CLASSES)
         return _Look(row=row, images=images, rows=rows, count=count_images(images))
+
+    def _geometry(self, look: _Look) -> Geometry:
+        """Look into a series; what cannot be read is a fault of this one, of which its job will fail."""
+        try:
+            return self._look_into([self._root / image.path for image in look.images])
+        except GpnetError as exc:
+            return Geometry(sentence=f"no volume: {exc}")
+        except PARSE_FAILURES as exc:  # past the readers' own translation, so its place is worth a line
+            log.error("the headers of a series cannot be read", series=look.row.uid, exc_info=exc)
+            return Geometry(sentence=f"no volume: its headers cannot be read ({type(exc).__name__})")
 
     def _decide(self, ripe: Sequence[tuple[_Look, Verdict]], now: datetime) -> list[Decision]:
         """Write the verdicts and their jobs; one whose series has moved on meanwhile is dropped."""

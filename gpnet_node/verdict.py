@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from gpnet_node.config import NodeConfig
-from gpnet_node.errors import InputError, MissingSlicesError, StorageError
+from gpnet_node.errors import InputError, MissingSlicesError
 from gpnet_node.imaging.series import read_headers, sort, split
 from gpnet_node.store.states import AssociationOutcome, Instance, Series, SeriesState
 
@@ -133,15 +133,14 @@ def _counted(count: Count) -> str:
 
 
 def examine(paths: Sequence[Path]) -> Geometry:
-    """Read the headers of a series' images and look for gaps in each of its stacks."""
+    """Read the headers of a series' images and look for gaps in each of its stacks.
+
+    Raises UnreadableInstanceError, NotAVolumeError and StorageError where the headers cannot be read.
+    """
     if not paths:
         return Geometry(sentence="it holds no image planes, so there is nothing to segment", has_images=False)
-    try:
-        stacks = split(read_headers(paths))
-    except (InputError, StorageError) as exc:  # the job will fail of it and say so
-        return Geometry(sentence=f"no volume: {exc}")
     gaps, faults = [], []
-    for stack in stacks:
+    for stack in split(read_headers(paths)):
         try:
             sort(stack)
         except MissingSlicesError as exc:

@@ -6,6 +6,7 @@ from sqlalchemy import Engine
 
 from gpnet_node.completeness import Decision, Watcher
 from gpnet_node.config import NodeConfig
+from gpnet_node.errors import PeerError
 from gpnet_node.store.index import Index
 from gpnet_node.store.states import Arrival, AssociationOutcome, JobState, SeriesState
 from gpnet_node.verdict import Geometry, examine
@@ -326,6 +327,30 @@ def test_a_file_that_vanished_from_the_archive_does_not_hold_up_the_other_series
     decisions = {decision.series_uid: decision for decision in node.watcher.look(after(30))}
 
     assert decisions[uid].sentence.startswith("no volume: ")
+    assert decisions[other].sentence.startswith("no gap")
+
+
+@pytest.mark.parametrize("fault", [TypeError("Example^Person"), OSError("cut short"), PeerError("odd")])
+def test_a_series_whose_headers_cannot_be_read_is_left_to_its_job_and_stops_no_other(
+    tmp_path: Path, fault: Exception
+) -> None:
+    node = Node(tmp_path)
+    uid = node.receive(mr_series(tmp_path / "sent", series="1"))
+    other = node.receive(mr_series(tmp_path / "sent", series="2"))
+    faulty = {node.archive.root / instance.path for instance in node.index.instances(uid)}
+
+    def reading(files: Sequence[Path]) -> Geometry:
+        if faulty & set(files):
+            raise fault
+        return examine(files)
+
+    node.restart(reading)
+    decisions = {decision.series_uid: decision for decision in node.watcher.look(after(30))}
+
+    assert decisions[uid].state is SeriesState.COMPLETE
+    assert decisions[uid].job_uid is not None
+    assert decisions[uid].sentence.startswith("no volume: ")
+    assert "Example" not in decisions[uid].sentence
     assert decisions[other].sentence.startswith("no gap")
 
 
