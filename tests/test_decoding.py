@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
@@ -122,6 +123,25 @@ def test_a_jpeg_stream_that_ends_gdcm_ends_nothing_else(shared_data: Path, tmp_p
         with pytest.raises(UnreadableInstanceError, match="pixels cannot be decoded"):
             list(read_frames(broken, [layout_of(broken)], "broken", codecs))
         (pixels,) = read_frames(whole, [layout_of(whole)], "whole", codecs)
+
+    assert pixels.shape == (384, 384)
+
+
+def test_a_decoder_that_does_not_answer_is_ended_and_the_image_named(shared_data: Path) -> None:
+    path = shared_data / "dicom" / "dcm_qa_ts" / "In" / "5.dcm"
+    layout = layout_of(path)
+    before = set(psutil.Process().children())
+    with Codecs(answer_seconds=20) as codecs:
+        list(read_frames(path, [layout], "image", codecs))
+        (child,) = set(psutil.Process().children()) - before
+        child.suspend()
+        codecs.answer_seconds = 0.2
+        with pytest.raises(UnreadableInstanceError, match=r"image: .* not decoded within 0\.2 s"):
+            list(read_frames(path, [layout], "image", codecs))
+        assert not child.is_running()
+
+        codecs.answer_seconds = 20
+        (pixels,) = read_frames(path, [layout], "image", codecs)
 
     assert pixels.shape == (384, 384)
 

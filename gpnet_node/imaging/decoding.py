@@ -47,10 +47,12 @@ class Codecs:
     """What decodes compressed frames; as a context it ends what it started.
 
     Only GDCM decodes JPEG, lossless JPEG among it, and a damaged stream can end the process it runs in.
-    So GDCM gets a process of its own, started when first needed and kept for the files that follow.
+    So GDCM gets a process of its own, started when first needed and kept for the files that follow; one
+    that takes longer than ``answer_seconds`` for a frame is ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, answer_seconds: float = 120.0) -> None:
+        self.answer_seconds = answer_seconds
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -81,9 +83,12 @@ class Codecs:
         whole = False
         try:
             ask(self._child, path, indices)
-            for _ in indices:
-                yield answer(self._child)
-            whole = True
+            for number in range(1, len(indices) + 1):
+                pixels = answer(self._child, seconds=self.answer_seconds)
+                whole = number == len(indices)  # who takes the last frame asks no further
+                yield pixels
+        except TimeoutError:
+            raise
         except (*PARSE_FAILURES, RuntimeError) as exc:
             raise RuntimeError("GDCM could not decode the frame") from exc
         finally:
@@ -106,6 +111,9 @@ def read_frames(
         try:
             frames = frames or codecs.frames(path, layouts)
             pixels = next(frames)
+        except TimeoutError as exc:
+            seconds = f"{codecs.answer_seconds:g} s"
+            raise UnreadableInstanceError(f"{where}: its pixels were not decoded within {seconds}") from exc
         except OSError as exc:
             raise file_failure(exc, where) from exc
         except (*DECODE_FAILURES, StopIteration) as exc:

@@ -7,6 +7,7 @@ file; for each frame comes a line of JSON, either its form, and then its bytes f
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,8 +29,30 @@ def ask(child: subprocess.Popen[bytes], path: Path, indices: Sequence[int]) -> N
     child.stdin.flush()
 
 
-def answer(child: subprocess.Popen[bytes]) -> NDArray[Any]:
-    """Take the next frame. Raises RuntimeError with the child's error, EOFError where the child has ended."""
+def answer(child: subprocess.Popen[bytes], *, seconds: float) -> NDArray[Any]:
+    """Take the next frame; a child that takes longer than ``seconds`` for it is killed.
+
+    Raises TimeoutError for that, RuntimeError with the child's error, EOFError where the child has ended.
+    """
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        child.kill()
+
+    alarm = threading.Timer(seconds, end)
+    alarm.start()
+    try:
+        return _read_answer(child)
+    except (EOFError, ValueError) as exc:
+        if late.is_set():
+            raise TimeoutError(f"not decoded within {seconds:g} s") from exc
+        raise
+    finally:
+        alarm.cancel()
+
+
+def _read_answer(child: subprocess.Popen[bytes]) -> NDArray[Any]:
     line = child.stdout.readline() if child.stdout else b""
     if child.stdout is None or not line:
         raise EOFError("the child has ended")
