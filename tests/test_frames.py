@@ -46,6 +46,8 @@ def sorted_from(paths: list[Path]) -> SortedStack:
         ({"PixelSpacing": None}, "has no PixelSpacing"),
         ({"FrameOfReferenceUID": None}, "has no FrameOfReferenceUID"),
         ({"SeriesInstanceUID": None}, "has no SeriesInstanceUID"),
+        ({"StudyInstanceUID": None}, "has no StudyInstanceUID"),
+        ({"StudyInstanceUID": ""}, "has no StudyInstanceUID"),
         ({"PixelData": None}, "has no pixel data"),
         (
             {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"},

@@ -192,13 +192,25 @@ def test_a_source_that_leaves_out_what_it_should_not_is_still_written(
     tmp_path: Path, card: ModelCard
 ) -> None:
     head = draw_head(tmp_path, shape=(4, 48, 60), spacing_mm=(3.0, 1.0, 1.0))
-    gone = dict.fromkeys(("PatientSex", "AccessionNumber", "Manufacturer", "SeriesNumber", "SliceThickness"))
+    type_2 = (
+        "PatientName",
+        "PatientID",
+        "PatientSex",
+        "StudyDate",
+        "StudyTime",
+        "StudyID",
+        "AccessionNumber",
+    )
+    gone = dict.fromkeys(
+        (*type_2, "ReferringPhysicianName", "Manufacturer", "SeriesNumber", "SliceThickness")
+    )
     for path in head.paths:
         rewrite(path, **gone, PatientBirthDate="")
 
     seg = read_back(write_seg(head.volume, head.labels, card, JOB))
 
-    assert (seg.PatientSex, seg.AccessionNumber, seg.PatientBirthDate, seg.SeriesNumber) == ("", "", "", 1)
+    assert [str(seg[keyword].value) for keyword in (*type_2, "PatientBirthDate")] == [""] * 8
+    assert seg.SeriesNumber == 1
     assert len(seg.ContributingEquipmentSequence) == 1
 
 

@@ -75,6 +75,7 @@ class Frame:
     source: SourceFrame
     header: Dataset
     groups: tuple[Dataset, ...]  # functional groups: the frame's own, then the shared ones; empty if classic
+    study_instance_uid: str
     series_instance_uid: str
     frame_of_reference_uid: str
     position_mm: tuple[float, float, float]
@@ -170,7 +171,7 @@ def read_headers(paths: Sequence[Path], *, limits: Limits | None = None) -> tupl
     """Read the headers of all files, in their order; pixel data stays on disk.
 
     Raises UnreadableInstanceError for a file that cannot be parsed, NotAVolumeError for one that is no
-    plane of a volume (no position, no pixels, colour, mosaic, no FrameOfReferenceUID, absurd matrix), and
+    plane of a volume (no position, no pixels, colour, mosaic, a UID missing, absurd matrix), and
     StorageError for one that cannot be opened. The text names the SOP Instance UID, or, where there
     is none, the number of the file in ``paths``.
     """
@@ -253,6 +254,7 @@ def _frame(
         source=source,
         header=header,
         groups=groups,
+        study_instance_uid=required_uid(header, "StudyInstanceUID", where),
         series_instance_uid=required_uid(header, "SeriesInstanceUID", where),
         frame_of_reference_uid=required_uid(header, "FrameOfReferenceUID", where),
         position_mm=(x, y, z),

@@ -41,7 +41,7 @@ class Source:
     @property
     def study_instance_uid(self) -> str:
         """Study of the source, which the results join."""
-        return str(self.header.StudyInstanceUID)
+        return self.frames[0].study_instance_uid
 
     @property
     def series_instance_uid(self) -> str:
