@@ -73,7 +73,8 @@ class NodeConfig(_Frozen):
     open_association_limit_seconds: Positive = 120.0  # of quiet, for an association that never closes
 
     lease_seconds: Positive = 120.0  # a worker that is silent for so long has lost its job
-    max_attempts: Count = 3  # a job that killed its worker so often is parked
+    max_attempts: Count = 3  # a job that killed its worker or met a failing disk so often is parked
+    job_minutes: Positive = 30.0  # a job that takes longer costs its worker and an attempt
     drain_seconds: Positive = 30.0
     backup_hours: Positive = 1.0
 

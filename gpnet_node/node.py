@@ -210,7 +210,7 @@ def _work(
     )
     log.info("ready", role=Role.WORKER)
     on_ready(None)
-    worker.run(stop, leave=lambda: os._exit(0))
+    worker.run(stop, leave=lambda: os._exit(0 if stop.is_set() else 1))
 
 
 def _deliver(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None], None]) -> None:

@@ -7,7 +7,7 @@ reason, and nothing else.
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 from gpnet_node import pipeline
@@ -33,6 +33,7 @@ from gpnet_node.store.states import Job, JobState, Outcome, ResultObject
 _BEATS_PER_LEASE = 4
 # How much of the drain time a running job gets; the rest is for giving it back.
 _SHARE_OF_DRAIN = 0.8
+_CAME_TO_NOTHING = {JobState.QUEUED, JobState.PARKED}
 
 log = get_logger(__name__)
 
@@ -67,37 +68,58 @@ class Worker:
         self._owner = owner
         self._software_version = software_version
 
-    def run(self, stop: threading.Event, *, leave: Callable[[], None], poll_seconds: float = 0.5) -> None:
+    def run(
+        self,
+        stop: threading.Event,
+        *,
+        leave: Callable[[], None],
+        poll_seconds: float = 0.5,
+        pause_seconds: float = 60.0,
+    ) -> None:
         """Work until ``stop`` is set; the running job is then finished, or given back before the drain ends.
 
-        ``leave`` ends the process at once: it is called when a job was given back while it runs on. Raises
-        StorageError if archive or database do not do their work.
+        ``leave`` ends the process at once: it is called when a job was given back, or took too long, while it
+        runs on. After an attempt that met failing storage comes a pause. Raises StorageError if the database
+        does not do its work.
         """
         while not stop.is_set():
-            if not self.work_once(stop, leave=leave):
+            job = self.work_once(stop, leave=leave)
+            if job is None:
                 stop.wait(poll_seconds)
+            elif job.state in _CAME_TO_NOTHING:
+                stop.wait(pause_seconds)
 
-    def work_once(self, stop: threading.Event, *, leave: Callable[[], None]) -> bool:
-        """Do one job, if one waits; whether there was one. Raises StorageError."""
+    def work_once(self, stop: threading.Event, *, leave: Callable[[], None]) -> Job | None:
+        """Do one job, if one waits, and return it as it then is. Raises StorageError."""
         job = self._jobs.claim(self._owner, now=self._clock())
         if job is None:
-            return False
+            return None
         with bound(job=job.uid, series=job.series_uid), self._lease(job, stop, leave):
             began = time.monotonic()
             log.info("a job begins", attempt=job.attempts)
-            outcome = self._outcome(job)
             try:
-                done = self._jobs.finish(job.uid, self._owner, outcome, now=self._clock())
+                job = self._end(job)
             except StaleJobError as exc:
                 log.warning("a job has moved on; its work is dropped", reason=str(exc))
             else:
                 seconds = round(time.monotonic() - began, 1)
-                log.info("a job ends", state=done.state, reason=done.reason, seconds=seconds)
-        return True
+                log.info("a job ends", state=job.state, reason=job.reason, seconds=seconds)
+        return job
 
     # -- one job ---------------------------------------------------------------------------------------------
 
+    def _end(self, job: Job) -> Job:
+        """Do the job and record how it ends. Raises StaleJobError, and StorageError if it cannot."""
+        try:
+            return self._jobs.finish(job.uid, self._owner, self._outcome(job), now=self._clock())
+        except StaleJobError:
+            raise
+        except StorageError as exc:  # a full disk or a locked database may pass
+            log.error("archive or database failed; the job is to be tried again", reason=str(exc))
+            return self._jobs.try_again(job.uid, self._owner, reason=str(exc), now=self._clock())
+
     def _outcome(self, job: Job) -> Outcome:
+        """Run the pipeline and keep what it makes. Raises StorageError."""
         try:
             return self._written(job, self._results(job))
         except NotEligibleError as exc:
@@ -106,6 +128,8 @@ class Worker:
             return Outcome(state=JobState.NEEDS_REVIEW, sentence=f"self-check: {exc}")
         except InputError as exc:
             return Outcome(state=JobState.FAILED, sentence=str(exc))
+        except StorageError:
+            raise
         except GpnetError as exc:
             log.error("a job fails", reason=str(exc))
             return Outcome(state=JobState.FAILED, sentence=str(exc))
@@ -182,11 +206,16 @@ class Worker:
     ) -> None:
         interval = self._node.lease_seconds / _BEATS_PER_LEASE
         next_beat = time.monotonic() + interval
+        overdue_at = time.monotonic() + self._node.job_minutes * 60
         give_back_at = float("inf")
         while not done.wait(min(0.2, interval)):
             now = time.monotonic()
             if stop.is_set() and give_back_at == float("inf"):
                 give_back_at = now + self._node.drain_seconds * _SHARE_OF_DRAIN
+            if now >= overdue_at:
+                self._abandon(job)
+                leave()
+                return
             try:
                 if now >= give_back_at:
                     self._give_back(job)
@@ -200,6 +229,13 @@ class Worker:
                 return
             except StorageError as exc:
                 log.error("the lease of a job could not be extended", job=job.uid, reason=str(exc))
+
+    def _abandon(self, job: Job) -> None:
+        """Give up a job that hangs; where that cannot be recorded, the next worker finds that it was lost."""
+        reason = f"it took longer than {self._node.job_minutes:g} minutes"
+        log.error("a job takes too long; its worker is ended", job=job.uid, reason=reason)
+        with suppress(StorageError):
+            self._jobs.try_again(job.uid, self._owner, reason=reason, now=self._clock())
 
     def _give_back(self, job: Job) -> None:
         sentence = "given back: the worker was stopped"

@@ -142,7 +142,7 @@ def test_a_job_that_loses_its_worker_too_often_is_parked_and_the_next_one_is_cla
     assert claimed is not None
     assert claimed.uid == other.uid
     assert jobs.get(poison.uid).state is JobState.PARKED
-    assert "lost its worker 2 times" in jobs.get(poison.uid).reason
+    assert jobs.get(poison.uid).reason == "its worker worker was lost; parked after 2 attempts"
 
 
 def test_a_worker_that_starts_alone_takes_back_what_the_dead_one_left_without_waiting(tmp_path: Path) -> None:
@@ -156,6 +156,21 @@ def test_a_worker_that_starts_alone_takes_back_what_the_dead_one_left_without_wa
     claimed = jobs.claim("worker", now=after(1))
     assert claimed is not None
     assert (claimed.uid, claimed.attempts) == (job.uid, 2)
+
+
+def test_an_attempt_that_came_to_nothing_counts_and_the_last_one_parks_the_job(tmp_path: Path) -> None:
+    engine = new_database(tmp_path)
+    jobs = new_jobs(engine, max_attempts=2)
+    job = running_job(engine, jobs)
+
+    waiting = jobs.try_again(job.uid, "worker", reason="the disk is full", now=after(1))
+    jobs.claim("worker", now=after(2))
+    parked = jobs.try_again(job.uid, "worker", reason="the disk is full", now=after(3))
+
+    assert (waiting.state, waiting.attempts, waiting.lease_owner) == (JobState.QUEUED, 1, None)
+    assert (parked.state, parked.reason) == (JobState.PARKED, "the disk is full; parked after 2 attempts")
+    with pytest.raises(StaleJobError):
+        jobs.try_again(job.uid, "worker", reason="once more", now=after(4))
 
 
 def test_a_job_given_back_waits_again_and_the_attempt_does_not_count(tmp_path: Path) -> None:

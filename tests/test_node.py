@@ -150,7 +150,7 @@ def test_a_job_that_kills_its_worker_too_often_is_parked_and_the_worker_lives_on
             node.job(JobState.RUNNING)
             kill(node, Role.WORKER)
 
-        assert "lost its worker 2 times" in node.job(JobState.PARKED).reason
+        assert "parked after 2 attempts" in node.job(JobState.PARKED).reason
         hold.unlink()
         other = draw_head(tmp_path / "other", series="2")
         storescu(node.port, other.paths)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -58,7 +59,8 @@ class Bench:
         return self.parts.jobs.reprocess(arrivals[0].header.series_uid, now=now())
 
     def work(self) -> bool:
-        return self.worker.work_once(threading.Event(), leave=lambda: pytest.fail("the worker left"))
+        left = self.worker.work_once(threading.Event(), leave=lambda: pytest.fail("the worker left"))
+        return left is not None
 
     def job(self, job: Job) -> Job:
         return self.parts.jobs.get(job.uid)
@@ -71,9 +73,10 @@ def bench(
     *,
     lease_seconds: float = 60,
     drain_seconds: float = 20,
+    **settings: Any,  # noqa: ANN401  # as many types as node.toml has
 ) -> Iterator[Bench]:
     configuration = configuration_of(
-        tmp_path, pacs=104, lease_seconds=lease_seconds, drain_seconds=drain_seconds
+        tmp_path, pacs=104, lease_seconds=lease_seconds, drain_seconds=drain_seconds, **settings
     )
     parts = build(configuration, owner="test")
     chosen = segmenter or ThresholdSegmenter()
@@ -222,6 +225,43 @@ def test_objects_that_a_killed_run_left_behind_are_found_and_not_written_twice(t
         assert [files[f"{it.kind}.dcm"].read_bytes() == it.content for it in killed.objects] == [True, True]
 
 
+def test_storage_that_fails_for_a_while_costs_an_attempt_and_not_the_job(tmp_path: Path) -> None:
+    with bench(tmp_path) as at:
+        job = at.queue(draw_head(tmp_path / "series").paths)
+        results = at.parts.archive.root / "results"
+        results.rmdir()
+        results.touch()  # no folder can be made there
+        at.work()
+        waiting = at.job(job)
+        results.unlink()
+        results.mkdir()
+        at.work()
+
+        assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 1)
+        assert waiting.reason.startswith("archive ")
+        assert at.job(job).state is JobState.WRITTEN
+
+
+def test_storage_that_keeps_failing_parks_the_job_with_the_reason(tmp_path: Path) -> None:
+    with bench(tmp_path, max_attempts=2) as at:
+        job = at.queue(draw_head(tmp_path / "series").paths)
+        (at.parts.archive.root / "results").rmdir()
+        (at.parts.archive.root / "results").touch()
+        stop = threading.Event()
+        working = threading.Thread(
+            target=at.worker.run,
+            args=(stop,),
+            kwargs={"leave": lambda: pytest.fail("the worker left"), "pause_seconds": 0.01},
+        )
+        working.start()
+        wait_until(lambda: at.job(job).state is JobState.PARKED, what="the job parked")
+        stop.set()
+        working.join()
+
+        assert at.job(job).reason.startswith("archive ")
+        assert at.job(job).reason.endswith("parked after 2 attempts")
+
+
 def test_the_lease_outlives_a_job_that_takes_longer(tmp_path: Path) -> None:
     hold = tmp_path / "hold"
     hold.touch()
@@ -262,6 +302,26 @@ def test_a_job_that_does_not_end_within_the_drain_is_given_back_uncounted(tmp_pa
         assert (given_back.state, given_back.attempts) == (JobState.QUEUED, 0)
         assert took < 2.0
         assert at.job(job).state is JobState.QUEUED  # the late end changed nothing
+
+
+def test_a_job_that_takes_longer_than_its_limit_costs_the_worker_and_an_attempt(tmp_path: Path) -> None:
+    hold = tmp_path / "hold"
+    hold.touch()
+    with bench(tmp_path, HeldSegmenter(hold), job_minutes=0.01, max_attempts=1) as at:
+        job = at.queue(draw_head(tmp_path / "series").paths)
+        left = threading.Event()
+        working = threading.Thread(
+            target=at.worker.work_once, args=(threading.Event(),), kwargs={"leave": left.set}
+        )
+        working.start()
+        assert left.wait(30)
+
+        parked = at.job(job)
+        hold.unlink()
+        working.join()
+        assert parked.state is JobState.PARKED
+        assert "took longer than 0.01 minutes" in parked.reason
+        assert at.job(job).state is JobState.PARKED  # the late end changed nothing
 
 
 def test_a_running_job_is_finished_when_the_worker_is_asked_to_stop(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from gpnet_node.store.states import JOB_ARROWS, Job, JobEvent, JobState, Outcome
 
 class Jobs:
     """The job table. ``new_uid`` makes the names of jobs; a lease runs out after ``lease_seconds`` of
-    silence, and a job whose worker was lost ``max_attempts`` times is parked.
+    silence, and a job that ``max_attempts`` attempts came to nothing of is parked.
     """
 
     def __init__(
@@ -130,13 +130,22 @@ class Jobs:
             owe(connection, job_uid, outcome.owed, now=now)
             return job
 
+    def try_again(self, job_uid: str, owner: str, *, reason: str, now: datetime) -> Job:
+        """The attempt came to nothing: queue the job again, or park it after the last one that is allowed.
+
+        Raises StaleJobError.
+        """
+        with writing(self._engine) as connection:
+            return self._try_again(connection, _held(connection, job_uid, owner), reason, now=now)
+
     def _lost(self, connection: Connection, job: Job, *, now: datetime) -> Job:
-        """A running job has lost its worker: queue it again, or park it."""
+        return self._try_again(connection, job, f"its worker {job.lease_owner} was lost", now=now)
+
+    def _try_again(self, connection: Connection, job: Job, reason: str, *, now: datetime) -> Job:
         if job.attempts >= self._max_attempts:
-            sentence = f"lost its worker {job.attempts} times, the last one {job.lease_owner}"
+            sentence = f"{reason}; parked after {job.attempts} attempts"
             return move(connection, job, JobState.PARKED, sentence, now=now, values=_NO_LEASE)
-        sentence = f"its worker {job.lease_owner} was lost"
-        return move(connection, job, JobState.QUEUED, sentence, now=now, values=_NO_LEASE)
+        return move(connection, job, JobState.QUEUED, reason, now=now, values=_NO_LEASE)
 
     # -- the operator's side ---------------------------------------------------------------------------------
 

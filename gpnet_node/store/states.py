@@ -39,7 +39,7 @@ class JobState(StrEnum):
     FAILED = "failed"
     """It cannot go on without a person; the reason says why."""
     PARKED = "parked"
-    """It lost its worker too often and is not tried again by itself."""
+    """Too many attempts were lost with their worker or came to nothing; not tried again by itself."""
     SUPERSEDED = "superseded"
     """A newer job for the same series takes its place."""
     CANCELLED = "cancelled"
@@ -51,7 +51,7 @@ JOB_ARROWS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
         JobState.QUEUED: frozenset({JobState.RUNNING, JobState.SUPERSEDED, JobState.CANCELLED}),
         JobState.RUNNING: frozenset(
             {
-                JobState.QUEUED,  # given back, or its lease ran out
+                JobState.QUEUED,  # given back, its lease ran out, or the attempt came to nothing
                 JobState.WRITTEN,
                 JobState.REJECTED,
                 JobState.NEEDS_REVIEW,
