@@ -48,7 +48,7 @@ class Spool(BytesIO):
 
     def _append(self, fragment: bytes) -> None:
         if self.size_bytes > self._max_bytes:
-            raise StorageError(f"the data set is longer than {self._max_bytes} bytes")
+            raise UnreadableInstanceError(f"the data set is longer than {self._max_bytes} bytes")
         if self._file is None:
             head = self._preamble()
             self._file = self._archive.incoming()
