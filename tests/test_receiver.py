@@ -454,6 +454,8 @@ def test_an_archive_that_cannot_be_written_is_out_of_resources_and_works_again_l
     (kept,) = store(node.port, path)
 
     assert (refused.Status, kept.Status) == (0xA700, 0x0000)
+    assert refused.ErrorComment == "out of resources; the node's log says why"
+    assert str(node.archive.root) not in str(refused)
 
 
 def test_an_instance_beyond_the_limit_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
@@ -578,6 +580,22 @@ def test_a_connection_that_just_ends_is_told_as_aborted(node: Node, tmp_path: Pa
         return node.outcomes() == ["aborted"]
 
     wait_until(told, what="told as aborted")
+
+
+def test_a_request_that_comes_while_its_association_is_cut_is_dropped_without_a_trace(
+    tmp_path: Path,
+) -> None:
+    (path,) = mr_series(tmp_path / "sent", slices=1)
+    with receiving(tmp_path) as node:
+        association = associate(node.port, [(MRImageStorage, ExplicitVRLittleEndian)])
+        wait_until(lambda: node.receiver._visits, what="the association accepted")
+        node.receiver._visits.clear()  # the drain has closed its books, the peer does not know yet
+        answer = association.send_c_store(path)
+        association.abort()
+
+        assert answer.Status == 0xA700
+        assert node.files() == []
+        assert node.unfinished() == []
 
 
 def test_draining_lets_an_open_association_finish_and_takes_no_new_one(tmp_path: Path) -> None:

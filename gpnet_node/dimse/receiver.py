@@ -39,6 +39,7 @@ _OUT_OF_RESOURCES = 0xA700
 _DATA_SET_IS_ANOTHER = 0xA900
 _CANNOT_UNDERSTAND = 0xC000
 
+_OUR_TROUBLE = "out of resources; the node's log says why"
 _COMMENT_CHARACTERS = 64  # Error Comment is an LO (PS3.7 C.1)
 _BACKLOG = 128
 _ABORT_SECONDS = 0.5  # for the A-ABORT to leave
@@ -242,10 +243,14 @@ class Receiver:
         )
 
     def _on_store(self, event: evt.Event) -> Dataset:
-        """Answer one C-STORE request."""
-        visit = self._visits[event.assoc]
+        """Answer one C-STORE request. What the peer is told of our own troubles names no path."""
         request = cast(C_STORE, event.request)
         spool = cast(Spool, request.DataSet)
+        with self._lock:
+            visit = self._visits.get(event.assoc)
+        if visit is None:  # the drain has just cut the association
+            spool.discard()
+            return _answer(_OUT_OF_RESOURCES, _OUR_TROUBLE)
         try:
             self._keep(request, UID(event.context.transfer_syntax), spool, visit.association)
         except (StorageError, UnreadableInstanceError, _Mismatch) as exc:
@@ -258,7 +263,7 @@ class Receiver:
                 calling_ae=visit.association.calling_ae,
                 instance=str(request.AffectedSOPInstanceUID),
             )
-            return _answer(status, str(exc))
+            return _answer(status, _OUR_TROUBLE if isinstance(exc, StorageError) else str(exc))
         finally:
             spool.discard()
         visit.kept += 1
