@@ -67,7 +67,8 @@ def run(
     """
     stacks = series.split(series.read_headers(paths))
     if routes is None:
-        decision = gate.Decision(stack=series.choose(stacks), route=None, reasons=())
+        chosen = series.choose(stacks)
+        decision = gate.Decision(stack=chosen, route=None, notes=tuple(gate.notes_on(chosen)))
     else:
         decision = gate.decide(stacks, routes)
     if decision.stack is None:

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,14 @@ from gpnet_node.imaging.series import (
 )
 from gpnet_node.imaging.volume import assemble
 from tests.factories import enhanced_mr, mr_series, rewrite, uid_of
+
+# 20 degrees about x, then 15 about z, in double precision.
+EXACT_OBLIQUE = (
+    *(math.cos(math.radians(15)), math.sin(math.radians(15)), 0.0),
+    -math.sin(math.radians(15)) * math.cos(math.radians(20)),
+    math.cos(math.radians(15)) * math.cos(math.radians(20)),
+    math.sin(math.radians(20)),
+)
 
 
 def only_stack(paths: list[Path]) -> Stack:
@@ -60,7 +69,10 @@ def sorted_from(paths: list[Path]) -> SortedStack:
         ({"NumberOfFrames": 100000}, "100000 frames; the limit is"),
         ({"NumberOfFrames": 2, "Rows": 8}, "2 frames without functional groups"),
         ({"PixelSpacing": [0.0, 1.0]}, "PixelSpacing 0 x 1 mm"),
-        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "not two unit vectors at a right angle"),
+        (
+            {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]},
+            "not two unit vectors at a right angle: a cosine is off by",
+        ),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "no MR or CT image but Secondary Capture"),
     ],
 )
@@ -117,6 +129,41 @@ def test_a_position_that_is_no_number_is_unreadable(tmp_path: Path) -> None:
 
     with pytest.raises(UnreadableInstanceError, match="ImagePositionPatient is not a number"):
         read_headers([path])
+
+
+@pytest.mark.parametrize(
+    ("cosines", "off"),
+    [
+        ((0.97, 0.26, 0.0, -0.24, 0.91, 0.34), r"0\.00[2-9]\d"),
+        ((1.0, 0.0, 0.0, 0.003, 1.0, 0.0), r"0\.0015"),
+        ((0.0, 0.0, 0.0, 0.0, 1.0, 0.0), "1"),
+        ((1e200, 0.0, 0.0, 0.0, 1.0, 0.0), r"1e\+200"),
+    ],
+)
+def test_direction_cosines_that_are_off_by_more_than_rounding_are_refused_with_uid_and_number(
+    tmp_path: Path, cosines: tuple[float, ...], off: str
+) -> None:
+    (path,) = mr_series(tmp_path, slices=1, ImageOrientationPatient=list(cosines))
+
+    with pytest.raises(NotAVolumeError, match=f"cosine is off by {off}, more than 0.001") as caught:
+        read_headers([path])
+
+    assert uid_of(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(("digits", "largest"), [(3, 1e-3), (4, 1e-4), (6, 1e-6), (9, 1e-9)])
+def test_direction_cosines_become_the_nearest_unit_vectors_at_a_right_angle(
+    tmp_path: Path, digits: int, largest: float
+) -> None:
+    written = [round(cosine, digits) for cosine in EXACT_OBLIQUE]
+    (path,) = mr_series(tmp_path, slices=1, ImageOrientationPatient=written)
+
+    (frame,) = read_headers([path])
+
+    found = np.array(frame.orientation).reshape(2, 3)
+    assert np.allclose(found @ found.T, np.eye(2), rtol=0, atol=1e-12)
+    assert np.abs(found.ravel() - written).max() == pytest.approx(frame.cosines_off)
+    assert frame.cosines_off <= largest
 
 
 @pytest.mark.parametrize("content", [b"", b"DICM", b"\0" * 128 + b"DICM", b"PK" * 500])

@@ -8,7 +8,7 @@ from gpnet_node.config import ContrastRule, EligibilityConfig, RouteConfig
 from gpnet_node.errors import MissingSlicesError, NotAVolumeError
 from gpnet_node.imaging.gate import OWN_MANUFACTURER, Decision, decide
 from gpnet_node.imaging.series import find_files, read_headers, split
-from tests.factories import CORONAL, enhanced_mr, mr_series
+from tests.factories import CORONAL, enhanced_mr, mr_series, uid_of
 
 # A slab that the default route takes: 7T T2 TSE, 0.4 x 0.4 x 1 mm.
 SLAB: dict[str, Any] = {"slices": 24, "rows": 260, "columns": 260}
@@ -30,6 +30,19 @@ def test_a_7t_t2_slab_is_eligible(tmp_path: Path) -> None:
     assert found.route.name == "gpnet"
     assert found.reasons == ()
     assert found.notes == ()
+
+
+def test_direction_cosines_that_had_to_be_made_orthonormal_are_noted_with_uid_and_number(
+    tmp_path: Path,
+) -> None:
+    paths = mr_series(tmp_path, **SLAB, orientation=(0.966, 0.259, 0.0, -0.243, 0.908, 0.342))
+
+    found = decision(paths)
+
+    (note,) = found.notes
+    assert "made unit vectors at a right angle" in note
+    assert uid_of(paths[0]) in note
+    assert "0.0003" in note
 
 
 def test_an_enhanced_7t_t2_slab_is_eligible(tmp_path: Path) -> None:

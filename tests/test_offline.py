@@ -49,6 +49,16 @@ def test_the_gate_is_asked_unless_it_is_left_out(tmp_path: Path) -> None:
     assert all(path.is_file() for path in written.paths)
 
 
+def test_what_a_reader_must_know_is_noted_without_the_gate_too(tmp_path: Path) -> None:
+    draw_head(tmp_path / "in", ImageType=["ORIGINAL", "PRIMARY", "M", "ND"])
+    folders = (tmp_path / "in", tmp_path / "out")
+
+    written = segment(*folders, configuration_of(tmp_path), gate=False, segmenters=threshold_segmenters)
+
+    assert "not corrected for gradient distortion" in " ".join(written.notes)
+    assert b"not corrected for gradient distortion" in (tmp_path / "out" / "sr.dcm").read_bytes()
+
+
 def test_nothing_is_archived(tmp_path: Path) -> None:
     draw_head(tmp_path / "in")
     configuration = configuration_of(tmp_path)

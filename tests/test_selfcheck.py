@@ -72,6 +72,18 @@ def test_a_matrix_that_does_not_fill_bytes_passes(
     assert verdict(results, card) == ""
 
 
+@pytest.mark.parametrize("enhanced", [False, True], ids=["classic", "enhanced"])
+def test_a_wide_image_whose_direction_cosines_have_three_digits_passes(
+    tmp_path: Path, card: ModelCard, enhanced: bool
+) -> None:
+    cosines = (0.743, -0.208, 0.637, 0.243, 0.97, 0.035)  # as far from orthonormal as rounding makes them
+    head = draw_head(
+        tmp_path, shape=(20, 250, 250), orientation=cosines, spacing_mm=(1.5, 1.0, 1.0), enhanced=enhanced
+    )
+
+    assert verdict(write_results(head, card), card) == ""
+
+
 def rotated(axis: int, angle: float) -> NDArray[np.float64]:
     """Rotation about one patient axis, radians."""
     matrix = np.eye(3)

@@ -32,7 +32,8 @@ from gpnet_node.imaging.elements import (
 )
 from gpnet_node.imaging.pixels import Limits, PixelLayout, check_inflated, locate_pixels, read_layout
 
-# Direction cosines are written with six or more digits; more than this off is not rounding.
+# Direction cosines are written with three to nine digits. Rounding to three leaves none of them further than
+# this from unit vectors at a right angle; what is further off is no rounding.
 ORTHONORMAL_TOLERANCE = 1e-3
 # Images that an instrument acquired as planes of a volume; a segmentation or a report is none.
 PLANE_CLASSES = (
@@ -68,8 +69,9 @@ class Frame:
 
     ``header``: the instance's dataset without pixel data, shared by all frames of a multi-frame instance;
     ask ``value`` for what may lie in a functional group. ``position_mm``: LPS, centre of the first voxel;
-    ``orientation``: direction cosines of row and column; ``spacing_mm``: between rows, between columns
-    (PS3.3 C.7.6.2).
+    ``orientation``: direction cosines of row and column, the nearest to the header's that are unit vectors at
+    a right angle, no cosine further from it than ``cosines_off``; ``spacing_mm``: between rows, between
+    columns (PS3.3 C.7.6.2).
     """
 
     source: SourceFrame
@@ -80,6 +82,7 @@ class Frame:
     frame_of_reference_uid: str
     position_mm: tuple[float, float, float]
     orientation: tuple[float, float, float, float, float, float]
+    cosines_off: float
     spacing_mm: tuple[float, float]
     pixels: PixelLayout
 
@@ -250,6 +253,7 @@ def _frame(
     if not (row_spacing > 0 and column_spacing > 0):
         raise NotAVolumeError(f"{where} has PixelSpacing {row_spacing:g} x {column_spacing:g} mm")
     x, y, z = required_numbers(header, groups, "ImagePositionPatient", 3, where)
+    orientation, cosines_off = _orthonormal(header, groups, where)
     return Frame(
         source=source,
         header=header,
@@ -258,17 +262,28 @@ def _frame(
         series_instance_uid=required_uid(header, "SeriesInstanceUID", where),
         frame_of_reference_uid=required_uid(header, "FrameOfReferenceUID", where),
         position_mm=(x, y, z),
-        orientation=_orientation(header, groups, where),
+        orientation=orientation,
+        cosines_off=cosines_off,
         spacing_mm=(row_spacing, column_spacing),
         pixels=layout,
     )
 
 
-def _orientation(
+def _orthonormal(
     header: Dataset, groups: Sequence[Dataset], where: str
-) -> tuple[float, float, float, float, float, float]:
-    a, b, c, d, e, f = required_numbers(header, groups, "ImageOrientationPatient", 6, where)
-    row, column = np.array((a, b, c)), np.array((d, e, f))
-    if max(abs(row @ row - 1), abs(column @ column - 1), abs(row @ column)) > ORTHONORMAL_TOLERANCE:
-        raise NotAVolumeError(f"{where}: ImageOrientationPatient is not two unit vectors at a right angle")
-    return a, b, c, d, e, f
+) -> tuple[tuple[float, float, float, float, float, float], float]:
+    """The orthonormal vectors nearest to the stated ones, and the largest change of a cosine.
+
+    Nearest in the sum of squares: the orthogonal factor of the polar decomposition. The plane that the
+    vectors span, and so the slice normal, stays as it is.
+    """
+    stated = np.array(required_numbers(header, groups, "ImageOrientationPatient", 6, where)).reshape(2, 3)
+    left, _, right = np.linalg.svd(stated, full_matrices=False)
+    a, b, c, d, e, f = (float(cosine) for cosine in (left @ right).ravel())
+    off = float(np.abs((a, b, c, d, e, f) - stated.ravel()).max())
+    if not off <= ORTHONORMAL_TOLERANCE:
+        raise NotAVolumeError(
+            f"{where}: ImageOrientationPatient is not two unit vectors at a right angle: a cosine is off by "
+            f"{off:.2g}, more than {ORTHONORMAL_TOLERANCE:g}"
+        )
+    return (a, b, c, d, e, f), off

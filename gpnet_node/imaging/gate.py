@@ -15,6 +15,8 @@ from gpnet_node.imaging.series import SortedStack, Stack, refuse_mixed_grids, so
 OWN_MANUFACTURER = "gpnet_node"
 # Better first; an image that does not say is between the corrected and the uncorrected ones.
 CORRECTION_ORDER = ("DIS3D", "DIS2D", None, "ND")
+# Direction cosines further off than this were rounded to fewer than five digits, and move voxels by microns.
+EXACT_COSINES = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,10 +96,11 @@ def _best(stacks: Sequence[Stack], route: RouteConfig, notes: Sequence[str]) -> 
             route=None,
             reasons=(f"{len(equals)} volumes suit route {route.name} equally well: {listed}.",),
         )
-    return Decision(stack=ranked[0], route=route, notes=(*notes, *_notes(ranked[0])))
+    return Decision(stack=ranked[0], route=route, notes=(*notes, *notes_on(ranked[0])))
 
 
-def _notes(stack: Stack) -> Iterator[str]:
+def notes_on(stack: Stack) -> Iterator[str]:
+    """What a reader of the results must know about the images, one sentence each."""
     correction = distortion_correction(stack.frames[0])
     if correction == "ND":
         yield "The images are not corrected for gradient distortion (ND), which grows off the isocentre."
@@ -107,6 +110,12 @@ def _notes(stack: Stack) -> Iterator[str]:
         yield "The images were compressed with loss."
     if any(frame.pixels.photometric == "MONOCHROME1" for frame in stack.frames):
         yield "The images are MONOCHROME1; their stored values are used as they are."
+    worst = max(stack.frames, key=lambda frame: frame.cosines_off)
+    if worst.cosines_off > EXACT_COSINES:
+        yield (
+            "Direction cosines were made unit vectors at a right angle, by a change of up to "
+            f"{worst.cosines_off:.4f} (in {worst.source})."
+        )
 
 
 def _faults_of_kind(stack: Stack, eligible: EligibilityConfig) -> Iterator[str]:
