@@ -167,9 +167,13 @@ def _receive(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None
     port = receiver.start()
     log.info("ready", role=Role.RECEIVER, port=port)
     on_ready(port)
-    while not stop.wait(_LOOK_SECONDS):
-        receiver.tend()
-        _look(watcher)
+    try:
+        while not stop.wait(_LOOK_SECONDS):
+            receiver.tend()
+            _look(watcher)
+    except StorageError:
+        receiver.drain(seconds=0)  # an open association would keep the process from ending
+        raise
     log.info("draining: no new associations", role=Role.RECEIVER)
     if not receiver.drain(seconds=node.drain_seconds * _SHARE_OF_DRAIN):
         log.warning("an association did not end in time and was aborted")

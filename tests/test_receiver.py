@@ -6,10 +6,11 @@ import shutil
 import socket
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from socketserver import BaseServer
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -34,6 +35,7 @@ from sqlalchemy import Engine, select
 
 from gpnet_node.config import Configuration, NodeConfig, PeerConfig
 from gpnet_node.dimse.receiver import Receiver
+from gpnet_node.errors import StorageError
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.database import associations, open_engine, reading, upgrade
 from gpnet_node.store.index import Index
@@ -79,7 +81,9 @@ class Node:
 
 
 @contextlib.contextmanager
-def receiving(folder: Path, **settings: object) -> Iterator[Node]:
+def receiving(
+    folder: Path, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC), **settings: object
+) -> Iterator[Node]:
     root = folder / "archive"
     given: dict[str, object] = {"archive": root, "port": 0, "host": "127.0.0.1", **settings}
     configuration = Configuration(
@@ -94,7 +98,7 @@ def receiving(folder: Path, **settings: object) -> Iterator[Node]:
         configuration=configuration,
         archive=archive,
         index=index,
-        clock=lambda: datetime.now(UTC),
+        clock=clock,
         owner="test",
     )
     port = receiver.start()
@@ -555,6 +559,40 @@ def test_an_association_is_told_to_have_ended_after_all_that_came_on_it(tmp_path
 
         assert node.outcomes() == ["released"]
         assert len(node.index.instances(dcmread(paths[0]).SeriesInstanceUID)) == 10
+
+
+def ended(receiver: Receiver) -> str:
+    """What ends the receiver's role, if anything does."""
+    try:
+        receiver.tend()
+    except StorageError as exc:
+        return str(exc)
+    return ""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_indexer_that_died_ends_the_role_and_meanwhile_nothing_is_acknowledged(tmp_path: Path) -> None:
+    paths = mr_series(tmp_path / "sent", slices=2)
+    with receiving(tmp_path, clock=lambda: datetime(2024, 1, 1)) as node:  # no zone: the index refuses it
+        association = associate(node.port, [(MRImageStorage, ExplicitVRLittleEndian)])
+        first = association.send_c_store(paths[0])
+        reason = wait_until(lambda: ended(node.receiver), what="the role ended")
+        second = association.send_c_store(paths[1])
+
+        assert (first.Status, second.Status) == (0x0000, 0xA700)
+        assert "index" in reason
+        assert len(node.files()) == 1
+        assert not node.receiver.drain(seconds=0)
+        assert [thread for thread in threading.enumerate() if thread.name.startswith("indexer")] == []
+
+
+def test_a_listener_that_ended_ends_the_role(node: Node) -> None:
+    assert ended(node.receiver) == ""
+    server = node.receiver._server
+    assert server is not None
+    BaseServer.shutdown(server)
+
+    assert "listen" in wait_until(lambda: ended(node.receiver), what="the role ended")
 
 
 def test_an_aborted_association_is_told_as_aborted(node: Node, tmp_path: Path) -> None:

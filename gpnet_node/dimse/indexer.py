@@ -59,6 +59,11 @@ class Indexer:
         """Begin to write."""
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether what arrives will be written: not before the start, nor after a bug or the stop."""
+        return self._thread.is_alive()
+
     def arrived(self, association: Association, arrival: Arrival) -> None:
         """Note an instance that is safe in the archive."""
         self._items.put(_Arrived(association=association, arrival=arrival))

@@ -95,6 +95,7 @@ class Receiver:
         self._visits: dict[Association, _Visit] = {}
         self._lock = threading.Lock()
         self._server: ThreadedAssociationServer | None = None
+        self._listener: threading.Thread | None = None
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -127,13 +128,26 @@ class Receiver:
         if server.socket is not None:
             server.socket.listen(_BACKLOG)  # pynetdicom's own is 5
         self._indexer.start()
-        threading.Thread(target=server.serve_forever, name="listener", daemon=True).start()
+        self._listener = threading.Thread(target=server.serve_forever, name="listener", daemon=True)
+        self._listener.start()
         self._server = server
         port: int = server.server_address[1]
         return port
 
     def tend(self) -> None:
-        """Close the books on associations whose thread ended without a word. Call it now and then."""
+        """See to it that all parts work; call it now and then.
+
+        Raises StorageError if one has died of a bug: then the role is to be started again, and what was kept
+        without being indexed is found in the archive.
+        """
+        self._close_lost()
+        if not self._indexer.is_alive:
+            raise StorageError("the receiver no longer writes to the index and must start again")
+        if self._listener is None or not self._listener.is_alive():
+            raise StorageError("the receiver no longer listens and must start again")
+
+    def _close_lost(self) -> None:
+        """Close the books on associations whose thread ended without a word."""
         with self._lock:
             lost = [association for association in self._visits if not association.is_alive()]
         for association in lost:
@@ -148,7 +162,7 @@ class Receiver:
             self._server = None
         while self._open() and time.monotonic() < deadline:
             time.sleep(0.05)
-            self.tend()
+            self._close_lost()
         finished = not self._open()
         self._cut(self._open())
         return self._indexer.stop(seconds=max(1.0, deadline - time.monotonic())) and finished
@@ -274,6 +288,8 @@ class Receiver:
 
         Raises StorageError, UnreadableInstanceError or _Mismatch; then nothing is kept.
         """
+        if not self._indexer.is_alive:  # what is acknowledged must become known
+            raise StorageError("the index is not written at the moment")
         file = spool.whole()
         received = read_received(
             file, start=spool.start, transfer_syntax=syntax, max_bytes=self._node.max_instance_bytes
