@@ -82,12 +82,12 @@ def draw_series(
     slices, rows, columns = geometry.spatial_shape
     voxels = np.zeros((slices, rows, columns), np.float32)
     labels = np.zeros(voxels.shape, np.uint8)
+    offsets = (np.arange(_SUBSLICES) + 0.5) / _SUBSLICES - 0.5
     for k in range(slices):
-        planes = (np.arange(_SUBSLICES) + 0.5) / _SUBSLICES - 0.5
-        voxels[k] = np.mean(
-            [_signal(head, painted, _places(affine, k + p, rows, columns, inverse)) for p in planes], 0
-        )
-        labels[k] = _truth(head, painted, _places(affine, k, rows, columns, inverse), card)
+        planes = [_cut(head, painted, _places(affine, k + o, rows, columns, inverse)) for o in offsets]
+        mean = torch.stack(planes).mean(0)  # (signal and four shares, row, column)
+        voxels[k] = mean[0].numpy()
+        labels[k] = _labels(mean[1:], card)
     return DrawnHead(voxels=_scan(voxels, rng, settings), labels=labels, geometry=geometry)
 
 
@@ -134,6 +134,21 @@ def _look_up(source: Tensor, where: Tensor) -> Tensor:
     return functional.grid_sample(source[None], (where / half).flip(-1)[None], align_corners=False)[0]
 
 
+def _cut(head: Head, painted: _Painted, places: NDArray[np.float32]) -> Tensor:
+    """One plane: signal, then GPe and GPi of the left and of the right side (0-1); (5, row, column)."""
+    moved = _moved(head, painted, places)
+    cut = torch.zeros(5, *places.shape[:2])
+    cut[0] = _look_up(painted.head, moved)[0, 0]
+    for number, (side, box) in enumerate(painted.boxes.items()):
+        where, inside = _in_box(head, side, moved)
+        if bool(inside.any()):
+            signal, gpe, gpi, brain = _look_up(box, where[inside][None, None])[:, 0, 0]
+            plane = inside[0]
+            cut[0, plane] = torch.where(brain > 0.99, signal, cut[0, plane])
+            cut[1 + 2 * number, plane], cut[2 + 2 * number, plane] = gpe, gpi
+    return cut
+
+
 def _in_box(head: Head, side: str, moved: Tensor) -> tuple[Tensor, Tensor]:
     """Coordinates in a side's box, counted from its centre, and where the box holds this side of the head."""
     middle = (np.array(head.tissue.shape) - 1) / 2
@@ -147,29 +162,16 @@ def _in_box(head: Head, side: str, moved: Tensor) -> tuple[Tensor, Tensor]:
     return where, (where.abs() < half).all(-1) & own
 
 
-def _signal(head: Head, painted: _Painted, places: NDArray[np.float32]) -> NDArray[np.float32]:
-    moved = _moved(head, painted, places)
-    image = _look_up(painted.head, moved)[0]
-    for side, box in painted.boxes.items():
-        where, inside = _in_box(head, side, moved)
-        signal, *_, brain = _look_up(box, where)
-        image = torch.where(inside & (brain > 0.99), signal, image)
-    values: NDArray[np.float32] = image[0].numpy()
-    return values
-
-
-def _truth(head: Head, painted: _Painted, places: NDArray[np.float32], card: ModelCard) -> NDArray[np.uint8]:
-    moved = _moved(head, painted, places)
-    truth = np.zeros(places.shape[:2], np.uint8)
-    for side, box in painted.boxes.items():
-        where, inside = _in_box(head, side, moved)
-        gpe, gpi = _look_up(box[1:3], where) * inside
-        inner = gpi > gpe
+def _labels(shares: Tensor, card: ModelCard) -> NDArray[np.uint8]:
+    """Structure numbers where a pallidum fills more than half; (4, row, column) -> (row, column)."""
+    labels = np.zeros(tuple(shares.shape[1:]), np.uint8)
+    for number, side in enumerate(("left", "right")):
+        gpe, gpi = shares[2 * number], shares[2 * number + 1]
         for structure in card.structures:
             if structure.side == side:
-                mine = (gpe + gpi > 0.5) & (inner if structure.channel == GPI else ~inner)
-                truth[mine[0].numpy()] = structure.number
-    return truth
+                mine = (gpe + gpi > 0.5) & ((gpi > gpe) if structure.channel == GPI else (gpi <= gpe))
+                labels[mine.numpy()] = structure.number
+    return labels
 
 
 def _scan(
