@@ -74,7 +74,7 @@ class PeerError(GpnetError):
 
 
 class TransientPeerError(PeerError):
-    """The peer may take it later: no connection, time-out, abort, status A7xx."""
+    """The peer may take it later: no connection, rejection, time-out, abort, status A7xx."""
 
 
 class PermanentPeerError(PeerError):

@@ -190,7 +190,9 @@ def test_a_refused_transfer_syntax_is_permanent_and_named(tmp_path: Path) -> Non
     assert "RLE Lossless" in refused.text
 
 
-def test_a_permanent_rejection_of_the_association_is_permanent(tmp_path: Path) -> None:
+def test_a_rejection_of_the_association_is_tried_again_for_an_administrator_may_admit_us(
+    tmp_path: Path,
+) -> None:
     ae = AE(ae_title="PACS")
     ae.require_called_aet = True
     ae.add_supported_context(MRImageStorage)
@@ -202,7 +204,7 @@ def test_a_permanent_rejection_of_the_association_is_permanent(tmp_path: Path) -
     finally:
         server.shutdown()
 
-    assert outcome.verdict is Verdict.PERMANENT
+    assert outcome.verdict is Verdict.TRANSIENT
     assert "reason 7" in outcome.text
 
 

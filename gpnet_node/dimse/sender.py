@@ -121,7 +121,8 @@ def _contexts(items: Sequence[_Item]) -> list[PresentationContext]:
 def _associate(peer: PeerConfig, contexts: list[PresentationContext], node: NodeConfig) -> Association:
     """Return an established association, or one whose contexts the peer all refused.
 
-    Raises TransientPeerError where a later try may succeed, PermanentPeerError where it will not.
+    Raises TransientPeerError, and PermanentPeerError for a peer that nothing can be sent to. A rejection is
+    transient whatever it says of itself (PS3.8 9.3.4): an administrator may admit us within the hour.
     """
     if peer.host is None or peer.port is None:
         raise PermanentPeerError(f"peer {peer.name} has no host and port in the configuration")
@@ -143,14 +144,13 @@ def _associate(peer: PeerConfig, contexts: list[PresentationContext], node: Node
     raise _refusal(peer, association)
 
 
-def _refusal(peer: PeerConfig, association: Association) -> TransientPeerError | PermanentPeerError:
+def _refusal(peer: PeerConfig, association: Association) -> TransientPeerError:
     answer = association.acceptor.primitive
     if association.is_rejected and answer is not None:
-        sentence = (
+        return TransientPeerError(
             f"peer {peer.name} rejected the association: {answer.reason_str} "
             f"(result {answer.result}, source {answer.result_source}, reason {answer.diagnostic})"
         )
-        return PermanentPeerError(sentence) if answer.result == 1 else TransientPeerError(sentence)
     return TransientPeerError(f"peer {peer.name}: no association with {peer.host}:{peer.port}")
 
 
