@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from itertools import groupby
-from pathlib import Path
 
 from gpnet_node.config import Configuration
 from gpnet_node.dimse.sender import Outcome, Verdict, send
-from gpnet_node.errors import ConfigurationError, StorageError, UnreadableInstanceError
+from gpnet_node.errors import ConfigurationError, StorageError
 from gpnet_node.log import get_logger
 from gpnet_node.store.outbox import Debt, Outbox
 
@@ -66,22 +65,9 @@ class Courier:
         except ConfigurationError as exc:
             self._put_off(debts, str(exc))
             return
-        sendable = [debt for debt in debts if self._is_there(debt)]
-        if not sendable:
-            return
-        paths = [self._archive / debt.path for debt in sendable]
-        try:
-            for debt, outcome in zip(sendable, send(peer, paths, node=self._configuration.node), strict=True):
-                self._record(debt, outcome)
-        except UnreadableInstanceError as exc:  # raised before anything was sent
-            self._put_off(sendable, str(exc))
-
-    def _is_there(self, debt: Debt) -> bool:
-        path: Path = self._archive / debt.path
-        if path.is_file():
-            return True
-        self._put_off([debt], f"{debt.path} is not in the archive")
-        return False
+        paths = [self._archive / debt.path for debt in debts]
+        for debt, outcome in zip(debts, send(peer, paths, node=self._configuration.node), strict=True):
+            self._record(debt, outcome)
 
     def _put_off(self, debts: Iterable[Debt], comment: str) -> None:
         for debt in debts:

@@ -262,6 +262,22 @@ def test_an_object_that_left_the_archive_is_named_and_holds_no_other_up(tmp_path
     assert str(lost.path) in after[lost.kind].comment
 
 
+def test_an_object_that_cannot_be_read_fails_by_name_and_holds_no_other_up(tmp_path: Path) -> None:
+    with answering(0x0000, 0x0000) as port:
+        at = bench(tmp_path, port)
+        jobs = [at.written_job(mr_series(tmp_path / str(n), slices=1, series=str(n))) for n in range(3)]
+        broken, opened = (at.outbox.of_job(job)[0] for job in jobs[:2])
+        (at.archive.root / broken.path).write_bytes(b"not what was written")
+        (at.archive.root / opened.path).unlink()
+        (at.archive.root / opened.path).mkdir()  # opening it is an error of the system
+        at.courier.pay_once()
+
+    assert [at.state(job) for job in jobs] == [JobState.FAILED, JobState.WRITTEN, JobState.DELIVERED]
+    assert broken.sop_instance_uid in at.jobs.get(jobs[0]).reason
+    (put_off,) = at.outbox.of_job(jobs[1])
+    assert (put_off.attempts, put_off.next_attempt_at) == (1, START + timedelta(seconds=10))
+
+
 def test_a_peer_that_is_away_does_not_hold_up_another(tmp_path: Path) -> None:
     with answering(0x0000) as port:
         at = bench(tmp_path, free_port(), port)

@@ -19,7 +19,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 
 from gpnet_node.config import NodeConfig, PeerConfig
 from gpnet_node.dimse.sender import Outcome, Verdict, echo, send
-from gpnet_node.errors import StorageError, TransientPeerError, UnreadableInstanceError
+from gpnet_node.errors import TransientPeerError
 from tests.factories import mr_series
 from tests.peers import data_set_bytes, dcmtk_storescp, free_port
 
@@ -227,15 +227,50 @@ def test_a_transient_rejection_of_the_association_is_transient(tmp_path: Path) -
     assert outcome.verdict is Verdict.TRANSIENT
 
 
-def test_a_file_that_is_gone_is_a_storage_error_before_anything_is_sent(tmp_path: Path) -> None:
-    with answering([]) as port, pytest.raises(StorageError, match=r"gone\.dcm"):
-        sent(tmp_path, port, [*images(tmp_path), tmp_path / "gone.dcm"])
+def test_a_file_that_cannot_be_opened_is_tried_again_and_holds_no_other_up(tmp_path: Path) -> None:
+    with answering([0x0000]) as port:
+        gone, other = sent(tmp_path, port, [tmp_path / "gone.dcm", *images(tmp_path)])
+
+    assert (gone.verdict, other.verdict) == (Verdict.TRANSIENT, Verdict.DELIVERED)
+    assert "gone.dcm" in gone.text
 
 
-def test_a_file_that_is_not_dicom_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_lost_on_the_way_is_named_and_what_follows_is_tried_again(tmp_path: Path) -> None:
+    paths = images(tmp_path, 3)
+    with answering([0x0000, 0x0000]) as port:
+        outcomes = send(pacs(port), paths, node=node(tmp_path))
+        first = next(outcomes)
+        paths[1].unlink()
+        lost, last = outcomes
+
+    assert first.verdict is Verdict.DELIVERED
+    assert (lost.verdict, last.verdict) == (Verdict.TRANSIENT, Verdict.TRANSIENT)
+    assert paths[1].name in lost.text
+
+
+@pytest.mark.parametrize("damage", ["no preamble", "a class that is no UID", "cut short"])
+def test_a_file_that_is_no_dicom_file_is_permanent_and_holds_no_other_up(tmp_path: Path, damage: str) -> None:
+    good, bad = images(tmp_path, 2)
+    content = bad.read_bytes()
+    bad.write_bytes(
+        {
+            "no preamble": b"just text",
+            "a class that is no UID": content.replace(MRImageStorage.encode(), b"x" * len(MRImageStorage)),
+            "cut short": content[:170],
+        }[damage]
+    )
+    with answering([0x0000]) as port:
+        refused, stored = sent(tmp_path, port, [bad, good])
+
+    assert (refused.verdict, stored.verdict) == (Verdict.PERMANENT, Verdict.DELIVERED)
+    assert bad.name in refused.text
+
+
+def test_for_files_of_which_none_can_be_sent_no_association_is_opened(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no preamble")
-    with answering([]) as port, pytest.raises(UnreadableInstanceError, match=r"notes\.txt"):
-        sent(tmp_path, port, [tmp_path / "notes.txt"])
+    (outcome,) = sent(tmp_path, free_port(), [tmp_path / "notes.txt"])
+
+    assert outcome.verdict is Verdict.PERMANENT  # nobody listening would be transient
 
 
 def test_echo_passes_where_the_peer_answers_and_raises_where_nobody_does(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from enum import Enum
 from pathlib import Path
 
 import pydicom
-from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
 from pynetdicom import AE, _config, build_context
@@ -15,7 +14,9 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import, from a table
 
 from gpnet_node.config import NodeConfig, PeerConfig
-from gpnet_node.errors import PermanentPeerError, StorageError, TransientPeerError, UnreadableInstanceError
+from gpnet_node.dimse.instance import is_safe_uid
+from gpnet_node.errors import PermanentPeerError, TransientPeerError
+from gpnet_node.store.versions import UNREADABLE
 
 _SUCCESS = 0x0000
 _STORED_WITH_WARNING = {
@@ -62,19 +63,23 @@ class _Item:
 def send(peer: PeerConfig, paths: Sequence[Path], *, node: NodeConfig) -> Iterator[Outcome]:
     """Send each file on one association and yield its outcome as soon as it is known, in the order given.
 
-    What follows a lost association is transient. Raises StorageError if a file cannot be read and
-    UnreadableInstanceError if it is not a DICOM file, both before anything is sent.
+    What follows a lost association is transient. A file that cannot be read holds no other up: transient, if
+    the system does not give it out; permanent, if it is not a DICOM file.
     """
-    items = [_read_item(path) for path in paths]
+    read = [_read_item(path) for path in paths]
+    items = [item for item in read if isinstance(item, _Item)]
+    if not items:
+        yield from (it for it in read if isinstance(it, Outcome))
+        return
     try:
         association = _associate(peer, _contexts(items), node)
     except (TransientPeerError, PermanentPeerError) as exc:
         verdict = Verdict.TRANSIENT if isinstance(exc, TransientPeerError) else Verdict.PERMANENT
-        yield from (_outcome(item, verdict, None, str(exc)) for item in items)
+        yield from (it if isinstance(it, Outcome) else _outcome(it, verdict, None, str(exc)) for it in read)
         return
     try:
-        for number, item in enumerate(items, start=1):
-            yield _store(association, peer, item, number)
+        for number, it in enumerate(read, start=1):
+            yield it if isinstance(it, Outcome) else _store(association, peer, it, number)
     finally:
         if association.is_established:
             association.release()
@@ -96,20 +101,25 @@ def echo(peer: PeerConfig, *, node: NodeConfig) -> None:
             association.release()
 
 
-def _read_item(path: Path) -> _Item:
+def _read_item(path: Path) -> _Item | Outcome:
     """Read the file meta information, which says how the data set is to be proposed (PS3.10 7.1)."""
+    uids: tuple[UID, ...] = ()
     try:
         meta = read_file_meta_info(path)
-        return _Item(
-            path=path,
-            sop_class_uid=meta.MediaStorageSOPClassUID,
-            sop_instance_uid=meta.MediaStorageSOPInstanceUID,
-            transfer_syntax_uid=meta.TransferSyntaxUID,
-        )
+        uids = (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID)
     except OSError as exc:
-        raise StorageError(f"{path} cannot be read: {exc.strerror}") from exc
-    except (InvalidDicomError, AttributeError) as exc:
-        raise UnreadableInstanceError(f"{path} is not a DICOM file with its file meta information") from exc
+        return _unread(path, Verdict.TRANSIENT, f"{path} cannot be read: {exc.strerror}")
+    except UNREADABLE:
+        pass
+    if not uids or not all(is_safe_uid(uid) for uid in uids):
+        text = f"{path} is not a DICOM file with its file meta information"
+        return _unread(path, Verdict.PERMANENT, text)
+    sop_class, instance, syntax = uids
+    return _Item(path=path, sop_class_uid=sop_class, sop_instance_uid=instance, transfer_syntax_uid=syntax)
+
+
+def _unread(path: Path, verdict: Verdict, text: str) -> Outcome:
+    return Outcome(path=path, sop_instance_uid="", verdict=verdict, status=None, text=text)
 
 
 def _contexts(items: Sequence[_Item]) -> list[PresentationContext]:
@@ -167,8 +177,9 @@ def _store(association: Association, peer: PeerConfig, item: _Item, message_id: 
         answer = association.send_c_store(item.path, msg_id=(message_id - 1) % 65535 + 1)
     except RuntimeError:  # the peer aborted between the check above and the request
         return _outcome(item, Verdict.TRANSIENT, None, f"peer {peer.name}: the association was lost")
-    except OSError as exc:
-        raise StorageError(f"{item.path} cannot be read: {exc.strerror}") from exc
+    except OSError as exc:  # of the file; pynetdicom takes care of the network's
+        association.abort()  # half of it may have been sent
+        return _outcome(item, Verdict.TRANSIENT, None, f"{item.path} cannot be read: {exc.strerror}")
     return _judged(peer, item, answer)
 
 
