@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from pydicom import dcmread
@@ -24,7 +25,7 @@ from gpnet_node.errors import ConfigurationError
 from gpnet_node.node import Role, gpnet_segmenters
 from gpnet_node.results.identifiers import JobIdentity
 from gpnet_node.store.states import JobState
-from tests.factories import mr_series
+from tests.factories import enhanced_mr, mr_series
 from tests.nodes import RunningNode, configuration_of, running_node
 from tests.pallida import draw_head
 from tests.peers import echoscu, listens, storescu, wait_until
@@ -200,6 +201,31 @@ from typing import Any
         return not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in roles)
 
     wait_until(gone, what="the roles gone")
+
+
+# -- bounded -------------------------------------------------------------------------------------------------
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process has held so far."""
+    (line,) = [it for it in Path(f"/proc/{pid}/status").read_text().splitlines() if it.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.parametrize("transfer_syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"])
+def test_a_large_multi_frame_image_passes_through_in_bounded_memory(
+    tmp_path: Path, transfer_syntax: str
+) -> None:
+    frames = np.random.default_rng(1).integers(0, 4096, (128, 512, 512), dtype=np.uint16)  # 64 MiB
+    path = enhanced_mr(tmp_path / "sent", voxels=frames, transfer_syntax=transfer_syntax)
+    with running_node(configuration_of(tmp_path), Role.RECEIVER) as node:
+        pid = node.supervisor.process_id(Role.RECEIVER)
+        assert pid is not None
+        before = peak_bytes(pid)
+        sent = storescu(node.port, [path], "-xd" if transfer_syntax.endswith("99") else "-xe")
+
+        assert sent.returncode == 0, sent.stdout
+        assert peak_bytes(pid) - before < 30_000_000
 
 
 # -- stopped -------------------------------------------------------------------------------------------------

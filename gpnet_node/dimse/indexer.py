@@ -7,6 +7,7 @@ it, so a series is never judged before its instances are known.
 
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,6 +18,7 @@ from gpnet_node.store.index import Index
 from gpnet_node.store.states import Arrival, AssociationOutcome
 
 _BATCH = 256
+_GATHER_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
 
 log = get_logger(__name__)
@@ -89,9 +91,14 @@ class Indexer:
                 items = self._write(items)
 
     def _next_batch(self) -> list[_Arrived | _Ended | None]:
+        """Wait for something, then a moment longer: one transaction costs as much as a hundred rows."""
         batch = [self._items.get()]
-        while batch[-1] is not None and len(batch) < _BATCH and not self._items.empty():
-            batch.append(self._items.get())
+        until = time.monotonic() + _GATHER_SECONDS
+        while batch[-1] is not None and len(batch) < _BATCH:
+            try:
+                batch.append(self._items.get(timeout=max(0.0, until - time.monotonic())))
+            except queue.Empty:
+                break
         return batch
 
     def _write(self, items: Sequence[_Arrived | _Ended]) -> list[_Arrived | _Ended]:

@@ -152,8 +152,8 @@ def _inflate(file: BinaryIO, start: int, plain: BinaryIO, max_bytes: int) -> Non
     """Undo the deflation of a whole data set (PS3.5 A.5)."""
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     file.seek(start)
-    while chunk := file.read(_CHUNK_BYTES):
-        while chunk:
+    while (chunk := file.read(_CHUNK_BYTES)) and not inflate.eof:
+        while chunk and not inflate.eof:  # behind the end stands a byte of padding, which is never consumed
             plain.write(inflate.decompress(chunk, _CHUNK_BYTES))
             chunk = inflate.unconsumed_tail
             if plain.tell() > max_bytes:

@@ -4,12 +4,16 @@ Three things differ from what pynetdicom does by itself: PDUs are read in as few
 neither waited for nor read beyond reason, and the data set of a C-STORE goes into a file instead of memory.
 """
 
+import contextlib
+import queue
+import select
 import socket
 from collections.abc import Callable
 
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import DimseServiceType
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
@@ -17,6 +21,9 @@ from gpnet_node.dimse.spool import Spool
 
 # An association request with all its 128 contexts and their transfer syntaxes stays far below this.
 _MAX_NEGOTIATION_BYTES = 1 << 20
+
+_POLL_SECONDS = 0.001  # for an answer of ours that waits to be sent
+_PATIENCE_SECONDS = 0.005  # for a release or an abort to be noticed
 
 OpenSpool = Callable[[DIMSEMessage, Association], Spool]
 
@@ -28,6 +35,14 @@ class BoundedSocket(AssociationSocket):
         super().__init__(assoc, client_socket=client_socket)
         client_socket.settimeout(assoc.network_timeout)
         client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to read, waiting a moment for it instead of sleeping afterwards."""
+        sockets = [self.socket] if self.socket is not None and self._is_connected else []
+        with contextlib.suppress(OSError, ValueError):  # closed meanwhile: pynetdicom finds out below
+            select.select(sockets, [], [], _POLL_SECONDS)
+        return super().ready
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read ``nr_bytes``, or fewer where the connection ends. Raises OSError, which ends it."""
@@ -45,7 +60,16 @@ class BoundedSocket(AssociationSocket):
                 del buffer[received:]
                 break
             received += count
+        self._acknowledge_at_once()
         return buffer
+
+    def _acknowledge_at_once(self) -> None:
+        """Keep the kernel from waiting 40 ms for something to send along with the acknowledgement.
+
+        Peers that write a message in two pieces without TCP_NODELAY wait for it before the second.
+        """
+        if self.socket is not None and hasattr(socket, "TCP_QUICKACK"):
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 class SpoolingDimse(DIMSEServiceProvider):
@@ -54,6 +78,15 @@ class SpoolingDimse(DIMSEServiceProvider):
     def __init__(self, assoc: Association, open_spool: OpenSpool) -> None:
         super().__init__(assoc)
         self._open_spool = open_spool
+
+    def get_msg(self, block: bool = False) -> tuple[None, None] | tuple[int, DimseServiceType]:
+        """Return the next message; where pynetdicom would look and sleep, wait for it a moment instead."""
+        if block:
+            return super().get_msg(block=True)
+        try:
+            return self.msg_queue.get(timeout=_PATIENCE_SECONDS)
+        except queue.Empty:
+            return None, None
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take the next fragments of a message."""
@@ -76,6 +109,7 @@ def request_handler(open_spool: OpenSpool) -> type[RequestHandler]:
             association = super()._create_association()
             association.dul.event_queue.get_nowait()  # the plain socket's announcement; ours makes its own
             association.dul.socket = BoundedSocket(association, self.request)
+            association.dul._run_loop_delay = 0  # BoundedSocket.ready waits
             association.dimse = SpoolingDimse(association, open_spool)
             return association
 
