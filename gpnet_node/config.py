@@ -7,6 +7,7 @@ value or a name that nothing bears stops the start with file, key and line.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -38,6 +39,13 @@ def _ordered(bounds: Range | None) -> Range | None:
     if bounds is not None and bounds[0] > bounds[1]:
         raise ValueError(f"the lower bound {bounds[0]:g} is above the upper bound {bounds[1]:g}")
     return bounds
+
+
+def _address(host: str) -> str:
+    try:
+        return str(ip_address(host))
+    except ValueError as exc:
+        raise ValueError(f"{host!r} is not an IP address; names are not looked up") from exc
 
 
 class RetryConfig(_Frozen):
@@ -111,13 +119,19 @@ class PeerConfig(_Frozen):
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     may_store: bool = False  # may send instances to us
     accept_other_classes: bool = False  # keep its SR, secondary captures, raw data and the like
-    hosts: tuple[str, ...] = ()  # addresses it may call from; empty means any
+    hosts: tuple[str, ...] = ()  # IP addresses it may call from; empty means any
     objects: tuple[Literal["seg", "sr"], ...] = ("seg", "sr")  # which results it is sent
 
     @property
     def is_destination(self) -> bool:
         """Whether results can be sent to it."""
         return self.host is not None and self.port is not None
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_addresses(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        """Write each as the network layer does, since they are compared as texts."""
+        return tuple(map(_address, hosts))
 
     @model_validator(mode="after")
     def _host_with_port(self) -> Self:

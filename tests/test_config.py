@@ -134,6 +134,19 @@ def test_a_name_that_nothing_bears_is_named_with_file_and_line(
     assert named in text
 
 
+def test_an_address_that_a_peer_may_call_from_is_an_ip_address(tmp_path: Path) -> None:
+    folder = config_folder(tmp_path, peers=PACS + 'hosts = ["192.0.2.7", "2001:DB8::1"]\n')
+    peer = load(folder).peer("pacs")
+    (folder / "peers.toml").write_text(PACS + 'hosts = ["192.0.2.7", "scanner.example"]\n')
+    text = fault(folder)
+
+    assert text == (
+        f"{tmp_path}/peers.toml, line 6: peer.1.hosts: 'scanner.example' is not an IP address; "
+        "names are not looked up"
+    )
+    assert peer.hosts == ("192.0.2.7", "2001:db8::1")
+
+
 def test_a_name_used_twice_is_named(tmp_path: Path) -> None:
     text = fault(config_folder(tmp_path, peers=PACS + PACS))
 
