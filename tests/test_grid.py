@@ -1,5 +1,6 @@
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from gpnet_node.errors import (
     MissingSlicesError,
     NotAVolumeError,
 )
+from gpnet_node.imaging.frames import Frame
+from gpnet_node.imaging.grid import grid_numbers, same_grid
 from gpnet_node.imaging.series import (
     SortedStack,
     Stack,
@@ -50,6 +53,47 @@ def orientations(draw: st.DrawFn) -> tuple[float, ...]:
     row = (1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y))
     column = (2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x))
     return tuple(round(value, 9) for value in (*row, *column))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(
+        st.tuples(st.integers(0, 7), st.integers(-9, 9), st.sampled_from([0.25, 0.999, 1.0, 1.001, 1.7])),
+        max_size=30,
+    )
+)
+def test_each_frame_lies_on_the_first_grid_that_it_could_share_a_volume_with(
+    one_frame: Frame, steps: list[tuple[int, int, float]]
+) -> None:
+    frames = [_nudged(one_frame, *step) for step in steps]
+
+    firsts: list[Frame] = []
+    expected = []
+    for frame in frames:
+        number = next((n for n, first in enumerate(firsts) if same_grid(first, frame)), len(firsts))
+        firsts += [frame] if number == len(firsts) else []
+        expected.append(number)
+    assert grid_numbers(frames) == expected
+
+
+@pytest.fixture(scope="module")
+def one_frame(tmp_path_factory: pytest.TempPathFactory) -> Frame:
+    (frame,) = read_headers(mr_series(tmp_path_factory.mktemp("frame"), slices=1))
+    return frame
+
+
+def _nudged(frame: Frame, measure: int, times: int, tolerances: float) -> Frame:
+    """Another cosine or pixel spacing, by so many times so many tolerances."""
+    by = times * tolerances * 1e-4
+    if measure < 6:
+        cosines = list(frame.orientation)
+        cosines[measure] += by
+        a, b, c, d, e, f = cosines
+        return replace(frame, orientation=(a, b, c, d, e, f))
+    rows, columns = frame.spacing_mm
+    return replace(
+        frame, spacing_mm=(rows * (1 + by), columns) if measure == 6 else (rows, columns * (1 + by))
+    )
 
 
 spacings = st.tuples(st.floats(0.3, 5), st.floats(0.2, 2), st.floats(0.2, 2)).map(

@@ -1,3 +1,6 @@
+import time
+from dataclasses import replace
+from math import cos, pi, sin
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +143,18 @@ def test_one_slice_on_another_grid_is_refused_with_both_images(
         choose(split(read_headers(paths)))
 
     assert uid_of(paths[4]) in str(caught.value)
+
+
+def test_thousands_of_orientations_are_told_apart_in_seconds_not_minutes(tmp_path: Path) -> None:
+    (frame,) = read_headers(mr_series(tmp_path, slices=1))
+    angles = [2 * pi * number / 8000 for number in range(8000)]
+    fan = [replace(frame, orientation=(cos(a), sin(a), 0.0, -sin(a), cos(a), 0.0)) for a in angles]
+
+    began = time.process_time()
+    stacks = split([*fan, *fan])
+
+    assert time.process_time() - began < 20
+    assert [len(stack.frames) for stack in stacks] == [2] * 8000
 
 
 def test_a_mixed_stack_put_together_by_hand_is_refused_too(tmp_path: Path) -> None:

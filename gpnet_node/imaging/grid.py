@@ -1,7 +1,9 @@
 """The regular grid that frames must lie on: one orientation, one matrix, one step along the normal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
+from math import floor, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,9 @@ SHEAR_MM = 0.05
 SAME_DIRECTION = 1e-4
 # Pixel spacings closer than this share are one spacing.
 SAME_SPACING_SHARE = 1e-4
+# Frames are looked up by cells of this many tolerances: small enough that few grids share one, large enough
+# that most frames touch a single one.
+CELL = 4
 # A hole wider than this many slices is a second block elsewhere, not missing slices.
 LARGEST_GAP_SLICES = 1000
 
@@ -57,6 +62,41 @@ def same_grid(a: Frame, b: Frame) -> bool:
 
 def _parallel(a: Frame, b: Frame) -> bool:
     return all(abs(x - y) <= SAME_DIRECTION for x, y in zip(a.orientation, b.orientation, strict=True))
+
+
+def grid_numbers(frames: Sequence[Frame]) -> list[int]:
+    """Number of each frame's grid, in order of first appearance.
+
+    A frame lies on the first grid whose first frame it could share a volume with (``same_grid``), else it
+    begins a new one. Near-linear in the number of frames, however many grids they lie on.
+    """
+    firsts: list[Frame] = []
+    of_cell: dict[tuple[object, ...], list[int]] = {}
+    numbers = []
+    for frame in frames:
+        near = {number for cell in _cells(frame, within=1.0) for number in of_cell.get(cell, ())}
+        number = min((n for n in near if same_grid(firsts[n], frame)), default=len(firsts))
+        if number == len(firsts):
+            firsts.append(frame)
+            (own,) = _cells(frame, within=0.0)
+            of_cell.setdefault(own, []).append(number)
+        numbers.append(number)
+    return numbers
+
+
+def _cells(frame: Frame, *, within: float) -> Iterator[tuple[object, ...]]:
+    """Cells of orientation and pixel spacing that hold what is ``within`` so many tolerances of a frame's."""
+    exact = (frame.series_instance_uid, frame.frame_of_reference_uid, frame.rows, frame.columns)
+    measures = [cosine / SAME_DIRECTION for cosine in frame.orientation]
+    measures += [log(spacing) / SAME_SPACING_SHARE for spacing in frame.spacing_mm]
+    margin = within * 1.001  # beside rounding, and the logarithm's share of a spacing
+    ranges = [range(_cell(measure - margin), _cell(measure + margin) + 1) for measure in measures]
+    return ((*exact, *cell) for cell in product(*ranges))
+
+
+def _cell(measure: float) -> int:
+    """Zero and one, which most cosines are, lie in the middle of a cell."""
+    return floor(measure / CELL + 0.5)
 
 
 def difference(a: Frame, b: Frame) -> str:

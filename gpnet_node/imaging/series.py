@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 from gpnet_node.errors import NotAVolumeError
 from gpnet_node.imaging.frames import Frame, find_files, read_headers
-from gpnet_node.imaging.grid import SortedStack, difference, lay_along_normal, places, same_grid
+from gpnet_node.imaging.grid import (
+    SortedStack,
+    difference,
+    grid_numbers,
+    lay_along_normal,
+    places,
+    same_grid,
+)
 from gpnet_node.imaging.kinds import acquisition_traits, component, repetition_traits
 from gpnet_node.imaging.pixels import Limits
 
@@ -61,11 +68,7 @@ def split(frames: Sequence[Frame]) -> tuple[Stack, ...]:
     stack, and ``sort`` names it.
     """
     groups: dict[tuple[object, ...], list[Frame]] = {}
-    grids: list[Frame] = []
-    for frame in frames:
-        grid = next((i for i, other in enumerate(grids) if same_grid(frame, other)), len(grids))
-        if grid == len(grids):
-            grids.append(frame)
+    for frame, grid in zip(frames, grid_numbers(frames), strict=True):
         groups.setdefault((grid, acquisition_traits(frame)), []).append(frame)
     return tuple(stack for group in groups.values() for stack in _repetitions(group))
 
