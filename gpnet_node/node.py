@@ -150,7 +150,7 @@ def play(
 
 def _receive(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None], None]) -> None:
     parts.index.abort_open_associations(now=now())
-    parts.archive.discard_unfinished()
+    parts.archive.discard_unfinished("incoming")
     found = reindex(parts.archive, parts.index, now=now())
     log.info("the index holds what the archive holds", count=found.added, total=found.found)
     for path in found.unreadable:
@@ -200,6 +200,7 @@ def _work(
         for name in ("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"):
             os.environ[name] = str(parts.configuration.node.threads)  # read when the libraries are loaded
     segmenter_for = segmenters(parts.configuration)
+    parts.archive.discard_unfinished("results")
     for job in parts.jobs.recover(now=now()):
         log.warning("a job had lost its worker", job=job.uid, state=job.state, reason=job.reason)
     worker = Worker(

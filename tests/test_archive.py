@@ -20,6 +20,10 @@ def put(archive: Archive, path: Path) -> Kept:
     return archive.keep(file, dcmread(path, stop_before_pixels=True).SOPInstanceUID)
 
 
+def unfinished(archive: Archive) -> list[Path]:
+    return [path for path in (archive.root / "tmp").rglob("*") if path.is_file()]
+
+
 def files(archive: Archive) -> list[Path]:
     return sorted(path for path in archive.root.rglob("*") if path.is_file())
 
@@ -39,7 +43,7 @@ def test_a_kept_file_has_its_own_name_and_exactly_the_bytes_that_came(tmp_path: 
     assert kept.path.name == f"{uid}.1.dcm"
     assert (archive.root / kept.path).read_bytes() == image.read_bytes()
     assert list(archive.instances()) == [(uid, 1, kept.path)]
-    assert list((archive.root / "tmp").iterdir()) == []
+    assert unfinished(archive) == []
 
 
 def test_a_file_counts_only_after_file_name_and_folder_are_on_the_disk_in_that_order(
@@ -156,8 +160,29 @@ def test_what_a_killed_receiver_left_unfinished_is_removed_and_what_was_kept_sta
     kept = put(archive, one_image(tmp_path / "sent"))
     archive.incoming().write(b"half an image")
 
-    assert archive.discard_unfinished() == 1
+    assert archive.discard_unfinished("incoming") == 1
     assert files(archive) == [archive.root / kept.path]
+
+
+def test_each_role_removes_what_it_left_unfinished_and_nothing_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = new_archive(tmp_path)
+    received = archive.incoming()
+    real_link = os.link
+
+    def link(source: Path, target: Path) -> None:  # the receiver starts again before the result has its name
+        assert archive.discard_unfinished("incoming") == 1
+        real_link(source, target)
+
+    monkeypatch.setattr(os, "link", link)
+    kept = archive.keep_result("job-1", "seg.dcm", b"content")
+    again = archive.incoming()
+
+    assert (archive.root / kept.path).read_bytes() == b"content"
+    assert archive.discard_unfinished("results") == 0
+    assert unfinished(archive) == [Path(again.name)]
+    archive.discard(received)
 
 
 def test_a_discarded_file_leaves_nothing_and_may_be_discarded_twice(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_what_was_acknowledged_survives_the_receivers_death_at_once(tmp_path: Pa
         indexed = {instance.sop_instance_uid for instance in node.parts.index.instances(series)}
         assert indexed == uids(paths)
         assert {uid for uid, _, _ in node.parts.archive.instances()} == uids(paths)
-        assert list((node.parts.archive.root / "tmp").iterdir()) == []
+        assert list((node.parts.archive.root / "tmp" / "incoming").iterdir()) == []
 
 
 def test_a_receiver_killed_in_the_middle_of_sending_loses_nothing_that_it_acknowledged(

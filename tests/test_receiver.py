@@ -70,7 +70,7 @@ class Node:
             return list(connection.scalars(select(associations.c.outcome).order_by(associations.c.id)))
 
     def unfinished(self) -> list[Path]:
-        return list((self.archive.root / "tmp").iterdir())
+        return list((self.archive.root / "tmp" / "incoming").iterdir())
 
     def indexed(self, sop_instance_uid: str, *, count: int = 1) -> tuple[Instance, ...]:
         def versions() -> tuple[Instance, ...]:
@@ -452,9 +452,10 @@ def test_an_archive_that_cannot_be_written_is_out_of_resources_and_works_again_l
     node: Node, tmp_path: Path
 ) -> None:
     (path,) = mr_series(tmp_path / "sent", slices=1)
-    (node.archive.root / "tmp").rmdir()
+    incoming = node.archive.root / "tmp" / "incoming"
+    incoming.rmdir()
     (refused,) = store(node.port, path)
-    (node.archive.root / "tmp").mkdir()
+    incoming.mkdir()
     (kept,) = store(node.port, path)
 
     assert (refused.Status, kept.Status) == (0xA700, 0x0000)

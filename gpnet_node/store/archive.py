@@ -8,7 +8,7 @@ the kernel may have dropped what it could not write and call the next one a succ
 
     instances/<2 hex digits>/<SOP Instance UID>.<version>.dcm     as received, PS3.10
     results/<job>/<name>                                           as written here
-    tmp/                                                           unfinished, removed at the receiver's start
+    tmp/incoming/, tmp/results/                                    unfinished, removed at their role's start
     locks/<role>.lock                                              one process per role
 """
 
@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 from uuid import uuid4
 
 from gpnet_node.errors import ConfigurationError, StorageError, UnreadableInstanceError
@@ -31,7 +31,9 @@ from gpnet_node.store.versions import same_instance
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _INSTANCE_NAME = re.compile(r"([0-9.]+)\.([0-9]+)\.dcm")
 _BUFFER_BYTES = 1 << 18
-_FOLDERS = ("instances", "results", "tmp", "locks")
+_FOLDERS = ("instances", "results", "tmp/incoming", "tmp/results", "locks")
+
+Unfinished = Literal["incoming", "results"]  # instances are the receiver's, results the worker's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +68,16 @@ class Archive:
                 (self.root / "instances" / f"{number:02x}").mkdir(exist_ok=True)
             _sync(self.root / "instances")
 
-    def discard_unfinished(self) -> int:
-        """Remove what a dead receiver left under ``tmp/``; return how many files.
+    def discard_unfinished(self, kind: Unfinished) -> int:
+        """Remove what a dead process left unfinished; return how many files.
 
-        For a receiver that holds its lock of this archive and has not listened yet. Raises StorageError.
+        For a receiver or worker that holds its lock of this archive and has not begun yet. Raises
+        StorageError.
         """
         with _translated(self.root):
-            unfinished = list((self.root / "tmp").iterdir())
+            unfinished = list((self.root / "tmp" / kind).iterdir())
             for path in unfinished:
-                path.unlink()
+                path.unlink(missing_ok=True)
         return len(unfinished)
 
     @contextmanager
@@ -97,7 +100,10 @@ class Archive:
 
     def incoming(self) -> BinaryIO:
         """Open an unfinished file, to read and write; ``keep`` or ``discard`` it. Raises StorageError."""
-        path = self.root / "tmp" / f"{uuid4().hex}.part"
+        return self._unfinished("incoming")
+
+    def _unfinished(self, kind: Unfinished) -> BinaryIO:
+        path = self.root / "tmp" / kind / f"{uuid4().hex}.part"
         with _translated(self.root):
             return path.open("x+b", buffering=_BUFFER_BYTES)
 
@@ -159,7 +165,7 @@ class Archive:
         digest = hashlib.sha256(content).hexdigest()
         with _translated(self.root):
             _make_folder(folder)
-        file = self.incoming()
+        file = self._unfinished("results")
         try:
             with _translated(self.root):
                 file.write(content)
