@@ -1,3 +1,6 @@
+import time
+from dataclasses import replace
+from math import cos, pi, sin
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +102,19 @@ def test_a_series_that_is_not_meant_is_answered_with_the_found_value_and_the_lim
     assert not found.eligible
     assert found.route is None
     assert sentence in found.reasons
+
+
+def test_a_series_of_thousands_of_orientations_is_refused_in_seconds_not_minutes(tmp_path: Path) -> None:
+    (frame,) = read_headers(mr_series(tmp_path, slices=1))
+    angles = [2 * pi * number / 8000 for number in range(8000)]
+    fan = [replace(frame, orientation=(cos(a), sin(a), 0.0, -sin(a), cos(a), 0.0)) for a in angles]
+    stacks = split(fan)
+
+    began = time.process_time()
+    with pytest.raises(NotAVolumeError, match="mixes orientations"):
+        decide(stacks, (route(),))
+
+    assert time.process_time() - began < 10
 
 
 def test_all_reasons_against_a_kind_of_image_are_given_at_once(tmp_path: Path) -> None:

@@ -47,39 +47,48 @@ def decide(stacks: Sequence[Stack], routes: Sequence[RouteConfig]) -> Decision:
     """
     reasons: list[str] = []
     broken: list[NotAVolumeError] = []
+    of_series: dict[str, list[Stack]] = {}
+    for stack in stacks:
+        of_series.setdefault(stack.series_instance_uid, []).append(stack)
+    mixed = {uid: _mixed(of_one) for uid, of_one in of_series.items()}
     for route in routes:
         taken: list[Stack] = []
         for stack in stacks:
             try:
-                faults = _faults(stack, stacks, route.eligible)
+                faults = _faults(stack, mixed[stack.series_instance_uid], route.eligible)
             except NotAVolumeError as exc:
                 broken.append(exc)
                 continue
             if not faults:
                 taken.append(stack)
-            reasons.extend(_whose(stack, stacks, route, routes) + fault for fault in faults)
+            series = f"Series {stack.series_instance_uid}: " if len(of_series) > 1 else ""
+            offered = f"Route {route.name}: " if len(routes) > 1 else ""
+            reasons.extend(f"{series}{offered}{fault}" for fault in faults)
         if taken:
-            return _best(taken, route, [f"Passed over: {error}." for error in broken])
+            return _best(taken, route, [f"Passed over: {error}." for error in dict.fromkeys(broken)])
     if broken:
         raise broken[0]
     fallback = "There is no image." if routes else "No route is configured."
     return Decision(stack=None, route=None, reasons=tuple(dict.fromkeys(reasons)) or (fallback,))
 
 
-def _faults(stack: Stack, stacks: Sequence[Stack], eligible: EligibilityConfig) -> tuple[str, ...]:
+def _mixed(stacks: Sequence[Stack]) -> NotAVolumeError | None:
+    """What to raise for each stack of this series if its kind is right."""
+    try:
+        refuse_mixed_grids(stacks)
+    except NotAVolumeError as exc:
+        return exc
+    return None
+
+
+def _faults(stack: Stack, mixed: NotAVolumeError | None, eligible: EligibilityConfig) -> tuple[str, ...]:
     """All reasons against a stack; its geometry is looked at only when its kind is right."""
     faults = tuple(_faults_of_kind(stack, eligible))
     if faults:
         return faults
-    refuse_mixed_grids([other for other in stacks if other.series_instance_uid == stack.series_instance_uid])
+    if mixed is not None:
+        raise mixed
     return tuple(_faults_of_grid(sort(stack), eligible))
-
-
-def _whose(stack: Stack, stacks: Sequence[Stack], route: RouteConfig, routes: Sequence[RouteConfig]) -> str:
-    """Name series and route in front of a reason where there are several."""
-    several = any(other.series_instance_uid != stack.series_instance_uid for other in stacks)
-    series = f"Series {stack.series_instance_uid}: " if several else ""
-    return f"{series}{f'Route {route.name}: ' if len(routes) > 1 else ''}"
 
 
 def _best(stacks: Sequence[Stack], route: RouteConfig, notes: Sequence[str]) -> Decision:
