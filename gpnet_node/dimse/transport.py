@@ -8,6 +8,7 @@ import contextlib
 import queue
 import select
 import socket
+import time
 from collections.abc import Callable
 
 from pynetdicom.association import Association
@@ -23,6 +24,7 @@ from gpnet_node.dimse.spool import Spool
 _MAX_NEGOTIATION_BYTES = 1 << 20
 
 _POLL_SECONDS = 0.001  # for an answer of ours that waits to be sent
+_LOOP_SECONDS = 0.0001  # BoundedSocket.ready waits already; without any, a closed connection would spin
 _PATIENCE_SECONDS = 0.005  # for a release or an abort to be noticed
 
 OpenSpool = Callable[[DIMSEMessage, Association], Spool]
@@ -40,8 +42,10 @@ class BoundedSocket(AssociationSocket):
     def ready(self) -> bool:
         """Whether there is something to read, waiting a moment for it instead of sleeping afterwards."""
         sockets = [self.socket] if self.socket is not None and self._is_connected else []
-        with contextlib.suppress(OSError, ValueError):  # closed meanwhile: pynetdicom finds out below
+        try:
             select.select(sockets, [], [], _POLL_SECONDS)
+        except (OSError, ValueError):  # closed meanwhile: pynetdicom finds out below
+            time.sleep(_POLL_SECONDS)
         return super().ready
 
     def recv(self, nr_bytes: int) -> bytearray:
@@ -66,10 +70,12 @@ class BoundedSocket(AssociationSocket):
     def _acknowledge_at_once(self) -> None:
         """Keep the kernel from waiting 40 ms for something to send along with the acknowledgement.
 
-        Peers that write a message in two pieces without TCP_NODELAY wait for it before the second.
+        Peers that write a message in two pieces without TCP_NODELAY wait for it before the second. What was
+        received counts though it cannot be done: the connection may have ended behind it.
         """
         if self.socket is not None and hasattr(socket, "TCP_QUICKACK"):
-            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            with contextlib.suppress(OSError):
+                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 class SpoolingDimse(DIMSEServiceProvider):
@@ -109,7 +115,7 @@ def request_handler(open_spool: OpenSpool) -> type[RequestHandler]:
             association = super()._create_association()
             association.dul.event_queue.get_nowait()  # the plain socket's announcement; ours makes its own
             association.dul.socket = BoundedSocket(association, self.request)
-            association.dul._run_loop_delay = 0  # BoundedSocket.ready waits
+            association.dul._run_loop_delay = _LOOP_SECONDS
             association.dimse = SpoolingDimse(association, open_spool)
             return association
 
