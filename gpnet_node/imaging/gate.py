@@ -65,29 +65,29 @@ def decide(stacks: Sequence[Stack], routes: Sequence[RouteConfig]) -> Decision:
             offered = f"Route {route.name}: " if len(routes) > 1 else ""
             reasons.extend(f"{series}{offered}{fault}" for fault in faults)
         if taken:
-            return _best(taken, route, [f"Passed over: {error}." for error in dict.fromkeys(broken)])
+            return _best(taken, route, tuple(dict.fromkeys(f"Passed over: {error}." for error in broken)))
     if broken:
         raise broken[0]
     fallback = "There is no image." if routes else "No route is configured."
     return Decision(stack=None, route=None, reasons=tuple(dict.fromkeys(reasons)) or (fallback,))
 
 
-def _mixed(stacks: Sequence[Stack]) -> NotAVolumeError | None:
-    """What to raise for each stack of this series if its kind is right."""
+def _mixed(stacks: Sequence[Stack]) -> str | None:
+    """Say what grids a series mixes; that is looked for once, however many stacks it has."""
     try:
         refuse_mixed_grids(stacks)
     except NotAVolumeError as exc:
-        return exc
+        return str(exc)
     return None
 
 
-def _faults(stack: Stack, mixed: NotAVolumeError | None, eligible: EligibilityConfig) -> tuple[str, ...]:
+def _faults(stack: Stack, mixed: str | None, eligible: EligibilityConfig) -> tuple[str, ...]:
     """All reasons against a stack; its geometry is looked at only when its kind is right."""
     faults = tuple(_faults_of_kind(stack, eligible))
     if faults:
         return faults
     if mixed is not None:
-        raise mixed
+        raise NotAVolumeError(mixed)
     return tuple(_faults_of_grid(sort(stack), eligible))
 
 
