@@ -15,6 +15,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 from gpnet_node.errors import ConfigurationError, SelfCheckError, UnreadableInstanceError
 from gpnet_node.model.card import ModelCard, read_card
 from gpnet_node.results.header import encode
+from gpnet_node.results.measure import measure
+from gpnet_node.results.report import write_report
 from gpnet_node.results.seg import write_seg
 from tests.factories import rewrite
 from tests.pallida import JOB, OBLIQUE, draw_head
@@ -214,6 +216,23 @@ def test_a_source_that_leaves_out_what_it_should_not_is_still_written(
     assert len(seg.ContributingEquipmentSequence) == 1
 
 
+@pytest.mark.parametrize(
+    ("number", "result"),
+    [(0, 1), (21474835, 2147483501), (21474836, 1), (99_999_999, 1), (2**31 - 1, 1), (-3, 1)],
+)
+def test_the_series_number_is_a_hundredfold_of_the_sources_where_that_fits_an_integer_string(
+    tmp_path: Path, card: ModelCard, number: int, result: int
+) -> None:
+    head = draw_head(tmp_path, shape=(4, 48, 60), spacing_mm=(3.0, 1.0, 1.0), SeriesNumber=number)
+
+    seg = write_seg(head.volume, head.labels, card, JOB)
+    report = write_report(head.volume, head.labels, measure(head.volume, head.labels, card), seg, card, JOB)
+
+    assert read_back(seg).SeriesNumber == result
+    assert read_back(report).SeriesNumber == result + 1
+    assert result + 1 < 2**31  # PS3.5 6.2, IS
+
+
 def test_a_source_compressed_with_loss_is_said_so(tmp_path: Path, card: ModelCard) -> None:
     lossy: dict[str, Any] = {
         "LossyImageCompression": "01",
@@ -272,6 +291,8 @@ from pathlib import Path
 
 from gpnet_node.model.card import read_card
 from gpnet_node.results.header import encode
+from gpnet_node.results.measure import measure
+from gpnet_node.results.report import write_report
 from gpnet_node.results.seg import write_seg
 from tests.pallida import JOB, draw_head
 

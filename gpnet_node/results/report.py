@@ -60,7 +60,7 @@ def write_report(
         evidence=[*source.evidence(), _evidence_of(seg)],
         content=content,
         series_instance_uid=uid(job, "sr series", digest),
-        series_number=100 * source.series_number + 2,
+        series_number=source.result_series_number(2),
         sop_instance_uid=uid(job, "sr", digest),
         instance_number=1,
         is_complete=True,

@@ -50,7 +50,7 @@ def write_seg(
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_describe(structure, card, job, digest) for structure in card.structures],
         series_instance_uid=uid(job, "seg series", digest),
-        series_number=100 * source.series_number + 1,
+        series_number=source.result_series_number(1),
         sop_instance_uid=uid(job, "seg", digest),
         instance_number=1,
         manufacturer=MANUFACTURER,

@@ -26,6 +26,7 @@ _TYPE_2 = (
 )
 # A result made of images that were compressed with loss says so too (PS3.3 C.7.6.1.1.5).
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+_LARGEST_IS = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,10 +49,14 @@ class Source:
         """Series of the source."""
         return self.frames[0].series_instance_uid
 
-    @property
-    def series_number(self) -> int:
-        """Number of the source series, 0 where it has none."""
-        return int(self.frames[0].number("SeriesNumber") or 0)
+    def result_series_number(self, which: int) -> int:
+        """SeriesNumber of a result series: a hundred times the source's, and which one of its results it is.
+
+        ``which`` alone where the source's number is absent, negative, or too large for that to be an Integer
+        String (PS3.5 6.2); series of one number are told apart by UID and description.
+        """
+        number = int(self.frames[0].number("SeriesNumber") or 0)
+        return 100 * number + which if 0 <= number <= (_LARGEST_IS - 99) // 100 else which
 
     @cached_property
     def instances(self) -> tuple[SourceFrame, ...]:
