@@ -66,7 +66,7 @@ class NotEligibleError(InputError):
 
 
 class NoPallidumError(InputError):
-    """No globus pallidus lies inside the volume, or only part of one."""
+    """No globus pallidus was found inside the volume, on one side at least."""
 
 
 class PeerError(GpnetError):

@@ -36,6 +36,8 @@ class GPNetSegmenter:
         tensors = load_weights(folder, self.card)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigurationError(f"device {device!r} is asked for, but PyTorch finds no GPU here")
         self._device = torch.device(device)
         try:
             self._network = _network(self.card.network)
