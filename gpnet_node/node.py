@@ -132,6 +132,7 @@ def play(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    os.umask(0o077)  # patient data is for the node's own account
     owner = f"{role} {socket.gethostname()} {os.getpid()}"
     archive = Archive(configuration.node.archive)
     archive.prepare()

@@ -248,6 +248,31 @@ def test_an_archive_that_cannot_be_written_is_the_operators_error(tmp_path: Path
         Archive(tmp_path / "file" / "archive").prepare()
 
 
+def test_no_other_account_may_look_into_the_archive(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        archive = new_archive(tmp_path)
+        archive.keep_result("job-1", "seg.dcm", b"content")
+        with archive.lock("worker"):
+            pass
+    finally:
+        os.umask(before)
+
+    assert archive.root.stat().st_mode & 0o777 == 0o700
+    folders = [path for path in archive.root.rglob("*") if path.is_dir()]
+    assert {path.stat().st_mode & 0o077 for path in folders} == {0}
+    assert (archive.root / "locks" / "worker.lock").stat().st_mode & 0o077 == 0
+
+
+def test_an_archive_that_the_operator_has_opened_to_a_group_stays_so(tmp_path: Path) -> None:
+    archive = new_archive(tmp_path)
+    archive.root.chmod(0o750)
+
+    archive.prepare()
+
+    assert archive.root.stat().st_mode & 0o777 == 0o750
+
+
 def test_preparing_again_keeps_what_is_there(tmp_path: Path) -> None:
     archive = new_archive(tmp_path)
     kept = put(archive, one_image(tmp_path / "sent"))

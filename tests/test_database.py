@@ -1,3 +1,4 @@
+import os
 import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta, timezone
@@ -189,10 +190,24 @@ def test_a_backup_is_whole_while_others_write_and_replaces_the_last_one(tmp_path
     assert list(copy.parent.iterdir()) == [copy]
 
 
+def test_no_other_account_may_read_the_database_or_its_copy(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        engine = open_engine(tmp_path / "new" / "node.sqlite")
+        upgrade(engine)
+        back_up(engine, tmp_path / "backup" / "node.sqlite")
+    finally:
+        os.umask(before)
+
+    made = [path for path in tmp_path.rglob("*") if path != tmp_path]
+    assert {"new", "node.sqlite", "backup"} <= {path.name for path in made}
+    assert {path.stat().st_mode & 0o077 for path in made} == {0}
+
+
 def test_a_database_that_cannot_be_made_is_the_operators_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(StorageError, match="database folder"):
+    with pytest.raises(StorageError, match=r"database .*/file/node\.sqlite: "):
         open_engine(tmp_path / "file" / "node.sqlite")
 
 

@@ -203,6 +203,17 @@ from typing import Any
     wait_until(gone, what="the roles gone")
 
 
+def test_what_the_node_keeps_is_for_its_own_account_alone(tmp_path: Path) -> None:
+    with running_node(configuration_of(tmp_path), Role.RECEIVER, Role.WORKER) as node:
+        storescu(node.port, draw_head(tmp_path / "series").paths)
+        node.job(JobState.WRITTEN)
+        root = node.parts.archive.root
+        open_to_others = [path for path in root.rglob("*") if path.stat().st_mode & 0o077]
+
+        assert len(list((root / "results").rglob("*.dcm"))) == 2
+        assert open_to_others == []
+
+
 # -- bounded -------------------------------------------------------------------------------------------------
 
 

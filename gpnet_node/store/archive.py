@@ -60,12 +60,15 @@ class Archive:
         self.root = root
 
     def prepare(self) -> None:
-        """Make the folders, safely, so that keeping a file needs no new ones. Raises StorageError."""
+        """Make the folders, safely, so that keeping a file needs no new ones. Raises StorageError.
+
+        What is made here is for the node's own account alone; what is there keeps its permissions.
+        """
         with _translated(self.root):
             for name in _FOLDERS:
                 _make_folder(self.root / name)
             for number in range(256):
-                (self.root / "instances" / f"{number:02x}").mkdir(exist_ok=True)
+                (self.root / "instances" / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
             _sync(self.root / "instances")
 
     def discard_unfinished(self, kind: Unfinished) -> int:
@@ -89,7 +92,7 @@ class Archive:
         path = self.root / "locks" / f"{role}.lock"
         with _translated(self.root):
             _make_folder(path.parent)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             _lock(descriptor, role, path)
             yield
@@ -226,7 +229,7 @@ def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     _sync(folder.parent)
 
 

@@ -1,5 +1,6 @@
 """The database: one SQLite file, its tables, and the two ways to use it, ``reading`` and ``writing``."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -209,13 +210,15 @@ def journal_mode(version: Version = sqlite3.sqlite_version_info[:3]) -> tuple[st
 def open_engine(path: Path) -> Engine:
     """Open the SQLite file, making it and its folder if need be; it must lie on a local disk.
 
+    What is made is for the node's own account alone.
     Every connection writes through to the disk (``synchronous=FULL``), checks foreign keys and waits for
     other processes. Raises StorageError.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as exc:
-        raise StorageError(f"database folder {path.parent}: {exc.strerror}") from exc
+        raise StorageError(f"database {path}: {exc.strerror}") from exc
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
@@ -287,8 +290,9 @@ def back_up(engine: Engine, path: Path) -> None:
     """
     unfinished = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         unfinished.unlink(missing_ok=True)
+        unfinished.touch(mode=0o600)
         with _translated(), engine.connect().execution_options(transaction="NONE") as connection:
             connection.exec_driver_sql("VACUUM INTO ?", (str(unfinished),))
         unfinished.replace(path)
