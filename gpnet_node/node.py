@@ -27,7 +27,7 @@ from gpnet_node.errors import StorageError
 from gpnet_node.log import get_logger
 from gpnet_node.pipeline import Segmenter
 from gpnet_node.store.archive import Archive
-from gpnet_node.store.database import back_up, journal_mode, open_engine, upgrade
+from gpnet_node.store.database import back_up, journal_in_use, journal_mode, open_engine, upgrade
 from gpnet_node.store.index import Index
 from gpnet_node.store.jobs import Jobs
 from gpnet_node.store.outbox import Outbox
@@ -138,7 +138,10 @@ def play(
     archive.prepare()
     with archive.lock(role):
         parts = build(configuration, owner=owner)
-        log.info("a role begins", role=role, journal=journal_mode()[0], path=str(archive.root))
+        journal = journal_in_use(parts.engine)
+        log.info("a role begins", role=role, journal=journal, path=str(archive.root))
+        if journal != journal_mode()[0]:
+            log.warning("the database keeps another journal", journal=journal, reason=journal_mode()[1])
         if role is Role.RECEIVER:
             _receive(parts, stop, on_ready)
         elif role is Role.WORKER:
@@ -230,8 +233,13 @@ def _deliver(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None
 
 def _back_up(parts: Parts, stop: threading.Event) -> None:
     """Copy the database now and then; the archive itself is not copied."""
-    while not stop.wait(timedelta(hours=parts.configuration.node.backup_hours).total_seconds()):
+    path = parts.archive.root / BACKUP
+    period = timedelta(hours=parts.configuration.node.backup_hours).total_seconds()
+    age = now().timestamp() - path.stat().st_mtime if path.exists() else period
+    wait = min(max(0.0, period - age), period)
+    while not stop.wait(wait):
+        wait = period
         try:
-            back_up(parts.engine, parts.archive.root / BACKUP)
+            back_up(parts.engine, path)
         except StorageError as exc:
             log.error("the database could not be backed up", reason=str(exc))

@@ -13,6 +13,7 @@ from sqlalchemy.exc import StatementError
 from gpnet_node.errors import ConfigurationError, StorageError
 from gpnet_node.store.database import (
     back_up,
+    journal_in_use,
     journal_mode,
     metadata,
     open_engine,
@@ -109,6 +110,14 @@ def test_every_connection_is_durable_checked_and_has_the_chosen_journal(tmp_path
     assert pragmas == [journal_mode()[0].lower(), 2, 1, 30000]
 
 
+def test_the_journal_is_reported_as_sqlite_answers_not_as_it_was_asked_for(tmp_path: Path) -> None:
+    engine = new_database(tmp_path)
+    with engine.connect().execution_options(transaction="NONE") as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode=PERSIST")
+
+    assert journal_in_use(engine) == "PERSIST"
+
+
 def test_two_writers_who_first_read_lose_no_update(tmp_path: Path) -> None:
     engine = new_database(tmp_path)
     with writing(engine) as connection:
@@ -188,6 +197,28 @@ def test_a_backup_is_whole_while_others_write_and_replaces_the_last_one(tmp_path
         assert plain.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert plain.execute("SELECT uid FROM series ORDER BY uid").fetchall() == [("1",), ("2",)]
     assert list(copy.parent.iterdir()) == [copy]
+
+
+def test_a_backup_takes_its_name_only_when_it_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = new_database(tmp_path)
+    calls: list[tuple[str, str]] = []
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        calls.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
+        real_fsync(descriptor)
+
+    def replace(source: Path, target: Path) -> None:
+        calls.append(("replace", target.name))
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    back_up(engine, tmp_path / "backup" / "node.sqlite")
+
+    assert calls == [("fsync", "node.sqlite.part"), ("replace", "node.sqlite"), ("fsync", "backup")]
 
 
 def test_no_other_account_may_read_the_database_or_its_copy(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from pynetdicom.association import Association
 
 from gpnet_node import pipeline
 from gpnet_node.errors import ConfigurationError
-from gpnet_node.node import Role, gpnet_segmenters
+from gpnet_node.node import BACKUP, Role, gpnet_segmenters
 from gpnet_node.results.identifiers import JobIdentity
 from gpnet_node.store.states import JobState
 from tests.factories import enhanced_mr, mr_series
@@ -302,6 +302,18 @@ def test_a_second_node_on_the_same_archive_is_refused_and_the_first_goes_on(tmp_
             pass
 
         assert echoscu(node.port).returncode == 0
+
+
+def test_a_node_without_a_recent_backup_makes_one_at_its_start(tmp_path: Path) -> None:
+    configuration = configuration_of(tmp_path, backup_hours=1.0)
+    backup = configuration.node.archive / BACKUP
+    with running_node(configuration, Role.COURIER):
+        wait_until(backup.exists, what="the backup")
+    made_at = backup.stat().st_mtime_ns
+    with running_node(configuration, Role.COURIER):
+        pass
+
+    assert backup.stat().st_mtime_ns == made_at
 
 
 def test_a_role_that_died_is_started_again(tmp_path: Path) -> None:

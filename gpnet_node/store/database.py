@@ -207,6 +207,15 @@ def journal_mode(version: Version = sqlite3.sqlite_version_info[:3]) -> tuple[st
     )
 
 
+def journal_in_use(engine: Engine) -> str:
+    """Return the journal that SQLite says it uses, which is not always the one that it was asked for.
+
+    Raises StorageError.
+    """
+    with reading(engine) as connection:
+        return str(connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()).upper()
+
+
 def open_engine(path: Path) -> Engine:
     """Open the SQLite file, making it and its folder if need be; it must lie on a local disk.
 
@@ -286,7 +295,7 @@ def upgrade(engine: Engine) -> None:
 def back_up(engine: Engine, path: Path) -> None:
     """Write a consistent copy of the database to ``path`` while others go on using it. Raises StorageError.
 
-    The copy is complete or absent: it takes its name only when it is whole.
+    The copy is complete or absent: it takes its name only when it is whole and on the disk.
     """
     unfinished = path.with_name(path.name + ".part")
     try:
@@ -295,6 +304,16 @@ def back_up(engine: Engine, path: Path) -> None:
         unfinished.touch(mode=0o600)
         with _translated(), engine.connect().execution_options(transaction="NONE") as connection:
             connection.exec_driver_sql("VACUUM INTO ?", (str(unfinished),))
+        _sync(unfinished)
         unfinished.replace(path)
+        _sync(path.parent)
     except OSError as exc:
         raise StorageError(f"backup {path}: {exc.strerror}") from exc
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
