@@ -7,9 +7,11 @@ value or a name that nothing bears stops the start with file, key and line.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -93,11 +95,23 @@ class NodeConfig(_Frozen):
     dimse_timeout_seconds: Positive = 60.0
     network_timeout_seconds: Positive = 120.0
 
+    time_zone: str | None = None  # of the results' dates where the images name none; None: the system's
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     threads: Count | None = None  # None: as many as there are cores
     log_format: Literal["json", "console"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     retry: RetryConfig = RetryConfig()
+
+    def local(self, moment: datetime) -> datetime:
+        """Tell a moment in the node's time zone."""
+        return moment.astimezone(ZoneInfo(self.time_zone) if self.time_zone else None)
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_time_zone(cls, name: str | None) -> str | None:
+        if name is not None and name not in available_timezones():
+            raise ValueError("this system knows no such time zone; they are called like Europe/Amsterdam")
+        return name
 
     @model_validator(mode="before")
     @classmethod

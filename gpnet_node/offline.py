@@ -51,7 +51,7 @@ def segment(
 
     job = JobIdentity(
         job_uid=f"2.25.{uuid4().int}",
-        created_at=now(),
+        created_at=configuration.node.local(now()),
         node_ae_title=configuration.node.ae_title,
         software_version=version("gpnet_node"),
     )

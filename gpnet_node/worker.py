@@ -153,7 +153,7 @@ class Worker:
     def _identity(self, job: Job) -> JobIdentity:
         return JobIdentity(
             job_uid=job.uid,
-            created_at=job.created_at,
+            created_at=self._node.local(job.created_at),
             node_ae_title=self._node.ae_title,
             software_version=self._software_version,
         )

@@ -46,6 +46,7 @@ def configuration_of(
         "quiet_seconds_uncounted": 1.0,
         "gap_wait_seconds": 2.0,
         "drain_seconds": 20,
+        "time_zone": "UTC",
         "log_format": "json",
         "retry": RetryConfig(first_seconds=0.5, factor=1.5, max_seconds=2, jitter=0),
     }

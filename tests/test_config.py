@@ -1,3 +1,5 @@
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -188,6 +190,35 @@ def test_a_pattern_that_is_no_regular_expression_is_refused(tmp_path: Path) -> N
     assert "line 6: route.1.eligible.contrast.1.description_pattern" in fault(
         config_folder(tmp_path, routes=routes)
     )
+
+
+@pytest.mark.parametrize("name", ["Europe/Nowhere", "Europe", "../UTC", "/etc/localtime", ""])
+def test_a_time_zone_that_is_none_is_named_with_file_and_line(tmp_path: Path, name: str) -> None:
+    text = fault(config_folder(tmp_path, node=f'time_zone = "{name}"\n'))
+
+    assert "line 3: time_zone: " in text
+    assert "Europe/Amsterdam" in text
+
+
+def test_a_moment_is_told_in_the_configured_time_zone_and_its_summer_time(tmp_path: Path) -> None:
+    node = NodeConfig(archive=tmp_path, time_zone="Europe/Amsterdam")
+    winter, summer = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC)
+
+    assert node.local(winter).isoformat() == "2026-01-01T01:00:00+01:00"
+    assert node.local(summer).isoformat() == "2026-07-01T02:00:00+02:00"
+
+
+def test_without_a_configured_time_zone_a_moment_is_told_in_the_systems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+
+    told = NodeConfig(archive=tmp_path).local(datetime(2026, 1, 1, tzinfo=UTC))
+
+    monkeypatch.undo()
+    time.tzset()
+    assert told.isoformat() == "2026-01-01T09:00:00+09:00"
 
 
 def test_a_configuration_cannot_be_changed_after_loading(tmp_path: Path) -> None:

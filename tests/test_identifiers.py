@@ -1,5 +1,5 @@
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -51,7 +51,10 @@ def test_a_device_is_the_same_observer_in_every_job() -> None:
     assert device_uid(JOB) != device_uid(replace(JOB, node_ae_title="OTHER"))
 
 
-def test_another_voxel_model_software_or_option_is_another_content(tmp_path: Path, card: ModelCard) -> None:
+def test_another_voxel_model_software_node_time_zone_or_option_is_another_content(
+    tmp_path: Path, card: ModelCard
+) -> None:
+    tokyo = timezone(timedelta(hours=9))
     labels = draw_head(tmp_path).labels
     moved = labels.labels.copy()
     moved[0, 0, 0] = 1
@@ -63,10 +66,12 @@ def test_another_voxel_model_software_or_option_is_another_content(tmp_path: Pat
         content_digest(other_labels, card, JOB),
         content_digest(labels, other_card, JOB),
         content_digest(labels, card, replace(JOB, software_version="9")),
+        content_digest(labels, card, replace(JOB, node_ae_title="OTHER")),
+        content_digest(labels, card, replace(JOB, created_at=JOB.created_at.astimezone(tokyo))),
         content_digest(labels, card, JOB, "omit"),
     }
 
-    assert len(digests) == 5
+    assert len(digests) == 7
     assert content_digest(labels, card, JOB) == content_digest(labels, card, replace(JOB, job_uid="2.25.5"))
 
 

@@ -59,6 +59,16 @@ def test_what_a_reader_must_know_is_noted_without_the_gate_too(tmp_path: Path) -
     assert b"not corrected for gradient distortion" in (tmp_path / "out" / "sr.dcm").read_bytes()
 
 
+def test_dates_are_told_in_the_configured_time_zone(tmp_path: Path) -> None:
+    draw_head(tmp_path / "in")
+    configuration = configuration_of(tmp_path, time_zone="Asia/Kathmandu")
+
+    segment(tmp_path / "in", tmp_path / "out", configuration, gate=True, segmenters=threshold_segmenters)
+
+    equipment = dcmread(tmp_path / "out" / "seg.dcm").ContributingEquipmentSequence[-1]
+    assert equipment.ContributionDateTime.endswith("+0545")
+
+
 def test_nothing_is_archived(tmp_path: Path) -> None:
     draw_head(tmp_path / "in")
     configuration = configuration_of(tmp_path)

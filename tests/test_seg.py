@@ -2,6 +2,8 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
+from datetime import timedelta, timezone
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -263,14 +265,32 @@ def test_values_that_break_their_vr_are_copied_as_they_are(tmp_path: Path, card:
     assert found == broken
 
 
-def test_dates_are_the_jobs_in_the_sources_time_zone(tmp_path: Path, card: ModelCard) -> None:
+def test_dates_are_the_jobs_in_the_sources_time_zone_which_the_result_names_too(
+    tmp_path: Path, card: ModelCard
+) -> None:
     head = draw_head(tmp_path, TimezoneOffsetFromUTC="+0930")
 
     seg = read_back(write_seg(head.volume, head.labels, card, JOB))
 
     for event in ("InstanceCreation", "Series", "Content"):
         assert (seg[f"{event}Date"].value, seg[f"{event}Time"].value) == ("20260304", "143607.000890")
+    assert seg.TimezoneOffsetFromUTC == "+0930"  # it holds for the study's date too (PS3.3 C.12.1.1.8)
     assert seg.ContributingEquipmentSequence[1].ContributionDateTime == "20260304050607.000890+0000"
+
+
+@pytest.mark.parametrize("offset", [None, "", "Z", "+2500", "+1060", "-1300", "+01000", "UTC+1"])
+def test_without_a_time_zone_in_the_source_dates_are_the_jobs_own_and_no_zone_is_named(
+    tmp_path: Path, card: ModelCard, offset: str | None
+) -> None:
+    head = draw_head(tmp_path, shape=(4, 48, 60), spacing_mm=(3.0, 1.0, 1.0), TimezoneOffsetFromUTC=offset)
+    amsterdam = replace(JOB, created_at=JOB.created_at.astimezone(timezone(timedelta(hours=1))))
+
+    seg = read_back(write_seg(head.volume, head.labels, card, amsterdam))
+
+    for event in ("InstanceCreation", "Series", "Content"):
+        assert (seg[f"{event}Date"].value, seg[f"{event}Time"].value) == ("20260304", "060607.000890")
+    assert "TimezoneOffsetFromUTC" not in seg
+    assert seg.ContributingEquipmentSequence[1].ContributionDateTime == "20260304060607.000890+0100"
 
 
 def test_two_writings_are_byte_identical(tmp_path: Path, card: ModelCard) -> None:

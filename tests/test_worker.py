@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pydicom
@@ -203,6 +204,17 @@ def test_a_job_that_was_superseded_meanwhile_is_dropped(tmp_path: Path) -> None:
 
         assert at.job(job).state is JobState.SUPERSEDED
         assert at.parts.jobs.results(job.uid) == ()
+
+
+def test_dates_of_the_objects_are_the_jobs_told_in_the_nodes_time_zone(tmp_path: Path) -> None:
+    with bench(tmp_path, time_zone="Asia/Tokyo") as at:
+        job = at.queue(draw_head(tmp_path / "series").paths)
+        at.work()
+
+        told = job.created_at.astimezone(ZoneInfo("Asia/Tokyo")).strftime("%Y%m%d %H%M%S.%f")
+        for it in at.parts.jobs.results(job.uid):
+            written = pydicom.dcmread(at.parts.archive.root / it.path)
+            assert f"{written.ContentDate} {written.ContentTime}" == told
 
 
 def test_objects_that_a_killed_run_left_behind_are_found_and_not_written_twice(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """What segmentation and report share: patient, study, equipment, dates, character set, file encoding."""
 
+import re
 from collections.abc import Iterable
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta, timezone
 from importlib.metadata import version
 from io import BytesIO
 
@@ -24,6 +25,7 @@ from gpnet_node.results.source import Source
 
 RESEARCH_STATEMENT = "RESEARCH, not for clinical use. Not a medical device."
 
+_OFFSET = re.compile(r"(?P<sign>[+-])(?P<hours>[0-9]{2})(?P<minutes>[0-5][0-9])")
 _ACQUISITION = (
     "Manufacturer",
     "ManufacturerModelName",
@@ -81,21 +83,28 @@ def code_item(code: Code) -> Dataset:
 
 
 def _set_dates(dataset: Dataset, header: Dataset, job: JobIdentity) -> None:
-    """All dates are the job's, told in the source's time zone where it names one, as the study's are."""
-    created = _local(job.created_at, header)
+    """All dates are the job's, told in the time zone that the source names, which is then named here too.
+
+    Timezone Offset From UTC holds for every date and time of an object (PS3.3 C.12.1.1.8), the copied ones of
+    the study among them: where the source does not say what theirs is, no result does.
+    """
+    offset = _time_zone(header)
+    created = job.created_at if offset is None else job.created_at.astimezone(offset)
+    if offset is not None:
+        dataset.TimezoneOffsetFromUTC = created.strftime("%z")
     date, time = created.strftime("%Y%m%d"), created.strftime("%H%M%S.%f")
     for event in ("InstanceCreation", "Series", "Content"):
         setattr(dataset, f"{event}Date", date)
         setattr(dataset, f"{event}Time", time)
 
 
-def _local(moment: datetime, header: Dataset) -> datetime:
-    offset = str(header.get("TimezoneOffsetFromUTC") or "")
-    try:
-        sign, hours, minutes = {"+": 1, "-": -1}[offset[:1]], int(offset[1:3]), int(offset[3:5])
-    except (KeyError, ValueError):
-        return moment
-    return moment.astimezone(timezone(sign * timedelta(hours=hours, minutes=minutes)))
+def _time_zone(header: Dataset) -> timezone | None:
+    """The zone of TimezoneOffsetFromUTC, or None where there is none, or no offset from -1200 to +1400."""
+    found = _OFFSET.fullmatch(str(header.get("TimezoneOffsetFromUTC") or ""))
+    if found is None:
+        return None
+    minutes = int(found["sign"] + "1") * (60 * int(found["hours"]) + int(found["minutes"]))
+    return timezone(timedelta(minutes=minutes)) if -12 * 60 <= minutes <= 14 * 60 else None
 
 
 def _set_equipment(dataset: Dataset, header: Dataset, card: ModelCard, job: JobIdentity) -> None:

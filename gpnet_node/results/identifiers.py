@@ -18,7 +18,7 @@ MANUFACTURER = OWN_MANUFACTURER
 IMPLEMENTATION_CLASS_UID = "2.25.107248152653131904442776117504895928789"
 IMPLEMENTATION_VERSION_NAME = "GPNET_NODE"
 # Raise it when the writers change what they write: other content must have another UID.
-WRITER_VERSION = "1"
+WRITER_VERSION = "2"
 
 _NAMESPACE = uuid.UUID("a5628745-8fde-40f6-aecd-baff27eebb77")
 
@@ -27,7 +27,8 @@ _NAMESPACE = uuid.UUID("a5628745-8fde-40f6-aecd-baff27eebb77")
 class JobIdentity:
     """What a result takes from its job: everything that would differ if it were asked of the clock.
 
-    ``created_at`` carries a time zone; every date and time in the results is made of it.
+    ``created_at`` carries a time zone; every date and time in the results is made of it, and told in that
+    zone where the source names none.
     """
 
     job_uid: str
@@ -57,13 +58,15 @@ def device_uid(job: JobIdentity) -> str:
 
 
 def content_digest(labels: LabelMap, card: ModelCard, job: JobIdentity, *options: str) -> str:
-    """SHA-256 over what decides the bytes of a result: labels, grid, model, writers and options."""
+    """SHA-256 over what decides the bytes of a result: labels, grid, model, node, writers and options."""
     digest = hashlib.sha256()
     digest.update(np.ascontiguousarray(labels.labels).tobytes())
     digest.update(repr(labels.labels.shape).encode())
     digest.update(np.ascontiguousarray(labels.geometry.affine, dtype="<f8").tobytes())
     writers = (WRITER_VERSION, job.software_version, *(f"{name} {version(name)}" for name in _WRITERS))
-    for text in (str(labels.geometry.frame_of_reference_uid), card.model_dump_json(), *writers, *options):
+    node = (job.node_ae_title, f"{job.created_at:%z}")
+    grid = str(labels.geometry.frame_of_reference_uid)
+    for text in (grid, card.model_dump_json(), *node, *writers, *options):
         digest.update(b"\0" + text.encode())
     return digest.hexdigest()
 
