@@ -93,10 +93,11 @@ def _configuration(folder: Path | None) -> Configuration:
 
 
 @contextmanager
-def _parts(folder: Path | None) -> Iterator["Parts"]:
-    from gpnet_node.node import build
+def _parts(folder: Path | None, *, make: bool = False) -> Iterator["Parts"]:
+    """Archive and database of a node that has run; ``make``: made if need be."""
+    from gpnet_node.node import attach, build
 
-    parts = build(_configuration(folder), owner="operator")
+    parts = (build if make else attach)(_configuration(folder), owner="operator")
     try:
         yield parts
     finally:
@@ -153,7 +154,10 @@ def demo(
 @app.command()
 def segment(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the DICOM files of one series.")],
-    out: Annotated[Path, typer.Option(help="Folder for seg.dcm, sr.dcm and segmentation.png.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for seg.dcm, sr.dcm and segmentation.png; inside DIR, it is not read."),
+    ],
     config: ConfigFolder = None,
     no_gate: Annotated[
         bool, typer.Option("--no-gate", help="Segment even what the routes would not.")
@@ -324,7 +328,7 @@ def reindex(config: ConfigFolder = None, as_json: AsJson = False) -> None:
     from gpnet_node.node import now
     from gpnet_node.store import reindex as filling
 
-    with _parts(config) as parts, Progress(console=errors, transient=True) as progress:
+    with _parts(config, make=True) as parts, Progress(console=errors, transient=True) as progress:
         task = progress.add_task("reading the archive", total=None)
         found = filling.reindex(
             parts.archive,

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from gpnet_node import pipeline
 from gpnet_node.config import Configuration, RouteConfig
-from gpnet_node.errors import NotAVolumeError, StorageError
+from gpnet_node.errors import ConfigurationError, NotAVolumeError, StorageError
 from gpnet_node.imaging.frames import find_files
 from gpnet_node.model.card import ModelCard
 from gpnet_node.node import SegmentersOf, gpnet_segmenters, now
@@ -39,11 +39,10 @@ def segment(
 ) -> Written:
     """Segment the series in ``folder`` and write SEG, report and picture to ``out``, replacing earlier ones.
 
-    Raises NotEligibleError, NotAVolumeError and what else ``pipeline.run`` raises, and StorageError.
+    ``out`` may lie inside ``folder`` and is then not read. Raises NotEligibleError, NotAVolumeError and what
+    else ``pipeline.run`` raises, StorageError, and ConfigurationError where ``out`` is ``folder``.
     """
-    paths = find_files(folder)
-    if not paths:
-        raise NotAVolumeError(f"there are no DICOM files in {folder}")
+    paths = _images(folder, out)
     load = cache(lambda: segmenters(configuration))
 
     def segmenter_for(route: RouteConfig | None) -> pipeline.Segmenter:
@@ -72,3 +71,16 @@ def segment(
         measurements=results.measurements,
         notes=results.notes,
     )
+
+
+def _images(folder: Path, out: Path) -> list[Path]:
+    """The files to read: results of an earlier run in ``out`` are none of the series."""
+    inside, whole = out.resolve(), folder.resolve()
+    if inside == whole:
+        raise ConfigurationError(f"the results need another folder than that of the images, {folder}")
+    paths = list(find_files(whole))
+    if inside.is_relative_to(whole):
+        paths = [path for path in paths if not path.is_relative_to(inside)]
+    if not paths:
+        raise NotAVolumeError(f"there are no DICOM files in {folder}")
+    return paths

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from gpnet_node.errors import NotEligibleError
+from gpnet_node.errors import ConfigurationError, NotEligibleError
 from gpnet_node.offline import segment
 from tests.nodes import configuration_of
 from tests.pallida import draw_head
@@ -57,6 +57,40 @@ def test_what_a_reader_must_know_is_noted_without_the_gate_too(tmp_path: Path) -
 
     assert "not corrected for gradient distortion" in " ".join(written.notes)
     assert b"not corrected for gradient distortion" in (tmp_path / "out" / "sr.dcm").read_bytes()
+
+
+def test_what_an_earlier_run_left_inside_the_folder_is_not_read(tmp_path: Path) -> None:
+    head = draw_head(tmp_path / "in")
+    folders = (tmp_path / "in", tmp_path / "in" / "deep" / "out")
+    configuration = configuration_of(tmp_path)
+    segment(*folders, configuration, gate=True, segmenters=threshold_segmenters)
+
+    again = segment(*folders, configuration, gate=True, segmenters=threshold_segmenters)
+
+    references = dcmread(again.paths[0]).ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    assert len(references) == len(head.paths)
+
+
+def test_the_results_may_lie_around_the_folder(tmp_path: Path) -> None:
+    draw_head(tmp_path / "in")
+
+    written = segment(
+        tmp_path / "in", tmp_path, configuration_of(tmp_path), gate=True, segmenters=threshold_segmenters
+    )
+
+    assert all(path.parent == tmp_path for path in written.paths)
+
+
+@pytest.mark.parametrize("out", ["in", "in/../in", "link"])
+def test_the_folder_itself_is_no_place_for_the_results(tmp_path: Path, out: str) -> None:
+    head = draw_head(tmp_path / "in")
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    configuration = configuration_of(tmp_path)
+
+    with pytest.raises(ConfigurationError, match="another folder"):
+        segment(tmp_path / "in", tmp_path / out, configuration, gate=True, segmenters=threshold_segmenters)
+
+    assert sorted((tmp_path / "in").iterdir()) == sorted(head.paths)
 
 
 def test_dates_are_told_in_the_configured_time_zone(tmp_path: Path) -> None:
