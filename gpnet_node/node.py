@@ -27,7 +27,8 @@ from gpnet_node.errors import StorageError
 from gpnet_node.log import get_logger
 from gpnet_node.pipeline import Segmenter
 from gpnet_node.store.archive import Archive
-from gpnet_node.store.database import back_up, journal_in_use, journal_mode, open_engine, upgrade
+from gpnet_node.store.backup import back_up
+from gpnet_node.store.database import journal_in_use, journal_mode, open_engine, require_current, upgrade
 from gpnet_node.store.index import Index
 from gpnet_node.store.jobs import Jobs
 from gpnet_node.store.outbox import Outbox
@@ -80,10 +81,22 @@ def build(configuration: Configuration, *, owner: str) -> Parts:
     archive.prepare()
     engine = open_engine(node.database)
     upgrade(engine)
+    return _parts(configuration, engine, owner)
+
+
+def attach(configuration: Configuration, *, owner: str) -> Parts:
+    """Open what a node has made, and make nothing. Raises StorageError, also if no node has run."""
+    engine = open_engine(configuration.node.database, make=False)
+    require_current(engine)
+    return _parts(configuration, engine, owner)
+
+
+def _parts(configuration: Configuration, engine: Engine, owner: str) -> Parts:
+    node = configuration.node
     return Parts(
         configuration=configuration,
         engine=engine,
-        archive=archive,
+        archive=Archive(node.archive),
         index=Index(engine),
         jobs=Jobs(
             engine,

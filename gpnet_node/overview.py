@@ -16,7 +16,7 @@ from gpnet_node.dimse.sender import echo as verify
 from gpnet_node.errors import GpnetError, PeerError, StorageError
 from gpnet_node.model.card import WEIGHTS_NAME, read_card
 from gpnet_node.node import Parts, now
-from gpnet_node.store.database import journal_mode
+from gpnet_node.store.database import journal_in_use, journal_mode, open_engine
 from gpnet_node.store.outbox import Debt
 from gpnet_node.store.states import Job, JobEvent, Series, SeriesEvent, SeriesState
 
@@ -112,10 +112,10 @@ def _text(value: object) -> object:
 def check(configuration: Configuration, *, echo: bool) -> dict[str, Any]:
     """Say what a node with this configuration runs with; what is wrong stands under ``fault``.
 
-    ``echo``: verify every destination by C-ECHO.
+    ``echo``: verify every destination by C-ECHO. Raises StorageError for a database that cannot be read.
     """
     node = configuration.node
-    mode, why = journal_mode()
+    mode, why = _journal(configuration)
     return {
         "ae_title": node.ae_title,
         "listens": f"{node.host}:{node.port}",
@@ -131,6 +131,17 @@ def check(configuration: Configuration, *, echo: bool) -> dict[str, Any]:
         "models": [_checked_model(configuration, name) for name in _models(configuration)],
         "codecs": {UID(uid).name: _decodes(uid) for uid in TRANSFER_SYNTAXES},
     }
+
+
+def _journal(configuration: Configuration) -> tuple[str, str]:
+    """The journal that is in use, or would be, and why."""
+    chosen, why = journal_mode()
+    if not configuration.node.database.is_file():
+        return chosen, why
+    engine = open_engine(configuration.node.database, make=False)
+    used = journal_in_use(engine)
+    engine.dispose()
+    return used, why if used == chosen else f"{why}; the database still keeps another"
 
 
 def _models(configuration: Configuration) -> Sequence[str]:

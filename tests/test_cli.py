@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pydicom import dcmread
 from gpnet_node.cli import app, run
 from gpnet_node.config import load
 from gpnet_node.node import Parts, build, now
+from gpnet_node.store.database import BUSY_SECONDS, writing
 from gpnet_node.store.states import JobState, Outcome
 from tests.factories import mr_series
 from tests.peers import data_set_bytes, dcmtk_storescp, echoscu, free_port
@@ -179,6 +181,17 @@ def test_check_shows_what_the_node_would_run_with(gpnet: Run, configured: Path) 
     assert found["routes"][0]["destinations"] == ["pacs"]
     assert set(found["codecs"].values()) == {True}
     assert gpnet("check")[0] == 0
+    assert not (configured / "archive").exists()
+
+
+def test_check_tells_of_a_file_that_is_no_database(gpnet: Run, configured: Path) -> None:
+    (configured / "archive").mkdir()
+    (configured / "archive" / "node.sqlite").write_text("something else altogether, and long enough")
+
+    status, _, err = gpnet("check")
+
+    assert status == 1
+    assert "not a database" in err
 
 
 def test_check_names_weights_that_are_not_the_cards(gpnet: Run, configured: Path) -> None:
@@ -274,7 +287,38 @@ def test_send_to_a_peer_that_is_not_configured_has_status_78(
 # -- the operator --------------------------------------------------------------------------------------------
 
 
-def test_status_of_an_empty_node_is_empty(gpnet: Run, configured: Path) -> None:
+@pytest.mark.parametrize("command", [["status"], ["status", "1.2.3.4"], ["retry", "1.2.3.4"]])
+def test_looking_at_a_node_that_never_ran_says_so_and_makes_nothing(
+    gpnet: Run, configured: Path, command: list[str]
+) -> None:
+    before = sorted(configured.rglob("*"))
+
+    status, _, err = gpnet(*command)
+
+    assert status == 1
+    assert "has not run" in err
+    assert sorted(configured.rglob("*")) == before
+
+
+def test_status_does_not_wait_for_a_writer(gpnet: Run, parts: Parts) -> None:
+    with writing(parts.engine):
+        began = time.monotonic()
+        assert gpnet("status")[0] == 0
+
+    assert time.monotonic() - began < BUSY_SECONDS / 2
+
+
+def test_a_database_of_another_version_is_left_to_the_node(gpnet: Run, parts: Parts) -> None:
+    with writing(parts.engine) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+
+    status, _, err = gpnet("status")
+
+    assert status == 1
+    assert "0000" in err
+
+
+def test_status_of_an_empty_node_is_empty(gpnet: Run, parts: Parts) -> None:
     status, out, _ = gpnet("status", "--json")
 
     found = json.loads(out)
@@ -320,7 +364,7 @@ def test_status_of_one_uid_tells_its_history(gpnet: Run, parts: Parts, tmp_path:
         assert history[-1]["sentence"] == "a slice is missing"
 
 
-def test_status_of_an_unknown_uid_fails(gpnet: Run, configured: Path) -> None:
+def test_status_of_an_unknown_uid_fails(gpnet: Run, parts: Parts) -> None:
     status, _, err = gpnet("status", "1.2.3.4")
 
     assert status == 1

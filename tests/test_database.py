@@ -1,5 +1,4 @@
 import os
-import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -12,11 +11,11 @@ from sqlalchemy.exc import StatementError
 
 from gpnet_node.errors import ConfigurationError, StorageError
 from gpnet_node.store.database import (
-    back_up,
     journal_in_use,
     journal_mode,
     metadata,
     open_engine,
+    outside_transaction,
     reading,
     series,
     series_history,
@@ -112,7 +111,7 @@ def test_every_connection_is_durable_checked_and_has_the_chosen_journal(tmp_path
 
 def test_the_journal_is_reported_as_sqlite_answers_not_as_it_was_asked_for(tmp_path: Path) -> None:
     engine = new_database(tmp_path)
-    with engine.connect().execution_options(transaction="NONE") as connection:
+    with outside_transaction(engine) as connection:
         connection.exec_driver_sql("PRAGMA journal_mode=PERSIST")
 
     assert journal_in_use(engine) == "PERSIST"
@@ -182,56 +181,15 @@ def test_a_moment_without_time_zone_is_refused(tmp_path: Path) -> None:
         connection.execute(insert(series).values(series_row(at=datetime(2024, 1, 31))))
 
 
-def test_a_backup_is_whole_while_others_write_and_replaces_the_last_one(tmp_path: Path) -> None:
-    engine = new_database(tmp_path)
-    copy = tmp_path / "backup" / "node.sqlite"
-    with writing(engine) as connection:
-        connection.execute(insert(series).values(series_row("1")))
-    back_up(engine, copy)
-    with writing(engine) as connection:
-        connection.execute(insert(series).values(series_row("2")))
-
-    back_up(engine, copy)
-
-    with sqlite3.connect(copy) as plain:
-        assert plain.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert plain.execute("SELECT uid FROM series ORDER BY uid").fetchall() == [("1",), ("2",)]
-    assert list(copy.parent.iterdir()) == [copy]
-
-
-def test_a_backup_takes_its_name_only_when_it_is_on_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = new_database(tmp_path)
-    calls: list[tuple[str, str]] = []
-    real_fsync, real_replace = os.fsync, os.replace
-
-    def fsync(descriptor: int) -> None:
-        calls.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
-        real_fsync(descriptor)
-
-    def replace(source: Path, target: Path) -> None:
-        calls.append(("replace", target.name))
-        real_replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "replace", replace)
-    back_up(engine, tmp_path / "backup" / "node.sqlite")
-
-    assert calls == [("fsync", "node.sqlite.part"), ("replace", "node.sqlite"), ("fsync", "backup")]
-
-
-def test_no_other_account_may_read_the_database_or_its_copy(tmp_path: Path) -> None:
+def test_no_other_account_may_read_the_database(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        engine = open_engine(tmp_path / "new" / "node.sqlite")
-        upgrade(engine)
-        back_up(engine, tmp_path / "backup" / "node.sqlite")
+        upgrade(open_engine(tmp_path / "new" / "node.sqlite"))
     finally:
         os.umask(before)
 
     made = [path for path in tmp_path.rglob("*") if path != tmp_path]
-    assert {"new", "node.sqlite", "backup"} <= {path.name for path in made}
+    assert {"new", "node.sqlite"} <= {path.name for path in made}
     assert {path.stat().st_mode & 0o077 for path in made} == {0}
 
 

@@ -1,4 +1,4 @@
-"""The database: one SQLite file, its tables, and the two ways to use it, ``reading`` and ``writing``."""
+"""The database: one SQLite file, its tables, and the ways to use it: ``reading``, ``writing``."""
 
 import os
 import sqlite3
@@ -9,6 +9,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import (
     Column,
@@ -216,13 +218,15 @@ def journal_in_use(engine: Engine) -> str:
         return str(connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()).upper()
 
 
-def open_engine(path: Path) -> Engine:
-    """Open the SQLite file, making it and its folder if need be; it must lie on a local disk.
+def open_engine(path: Path, *, make: bool = True) -> Engine:
+    """Open the SQLite file, which must lie on a local disk, making it and its folder if need be and allowed.
 
     What is made is for the node's own account alone.
     Every connection writes through to the disk (``synchronous=FULL``), checks foreign keys and waits for
     other processes. Raises StorageError.
     """
+    if not make and not path.is_file():
+        raise StorageError(f"there is no database {path}: the node has not run with this configuration yet")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -265,6 +269,13 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
+def outside_transaction(engine: Engine) -> Iterator[Connection]:
+    """A connection for what SQLite does in no transaction (VACUUM). Raises StorageError."""
+    with _translated(), engine.connect().execution_options(transaction="NONE") as connection:
+        yield connection
+
+
+@contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
@@ -279,8 +290,7 @@ def upgrade(engine: Engine) -> None:
 
     Raises StorageError, and ConfigurationError for a database that a newer version has made.
     """
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config = _migrations()
     with writing(engine) as connection:
         config.attributes["connection"] = connection
         try:
@@ -292,28 +302,19 @@ def upgrade(engine: Engine) -> None:
             ) from exc
 
 
-def back_up(engine: Engine, path: Path) -> None:
-    """Write a consistent copy of the database to ``path`` while others go on using it. Raises StorageError.
-
-    The copy is complete or absent: it takes its name only when it is whole and on the disk.
-    """
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        unfinished.unlink(missing_ok=True)
-        unfinished.touch(mode=0o600)
-        with _translated(), engine.connect().execution_options(transaction="NONE") as connection:
-            connection.exec_driver_sql("VACUUM INTO ?", (str(unfinished),))
-        _sync(unfinished)
-        unfinished.replace(path)
-        _sync(path.parent)
-    except OSError as exc:
-        raise StorageError(f"backup {path}: {exc.strerror}") from exc
+def require_current(engine: Engine) -> None:
+    """Raise StorageError unless the tables have this version's shape; the write lock is left alone."""
+    wanted = ScriptDirectory.from_config(_migrations()).get_current_head()
+    with reading(engine) as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    if found != wanted:
+        raise StorageError(
+            f"database {engine.url.database} has revision {found}, and this version of gpnet-node needs "
+            f"{wanted}: start the node, or use the version that made it"
+        )
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config
