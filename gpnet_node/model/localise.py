@@ -6,6 +6,7 @@ probability.
 """
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
@@ -21,9 +22,13 @@ from gpnet_node.model.synthesise import normalise
 
 LOCALISER_SHAPE = (80, 80, 80)  # (z, y, x): 200 mm
 LOCALISER_SPACING_MM = 2.5
-SIDES = ("left", "right")
 _HEAT_SD_VOXELS = 1.2
-_PRESENT = 0.5  # probability that a side is inside, below which it is not segmented
+_PRESENT = 0.15  # probability gathered around a place (of 2 in all), below which nothing is there
+_SIDEWAYS = (
+    0.7  # of the distance, how much must lie along the patient's x axis: heads tilted by up to 45 degrees
+)
+_MOST_PEAKS = 6
+_RADIUS = 4  # voxels: 10 mm
 _APART_MM = (22.0, 60.0)  # between the two centres; both pallida together span 51-61 mm
 
 
@@ -60,34 +65,71 @@ def localiser_loss(scales: list[Tensor], target: Tensor) -> Tensor:
     return -(target * functional.log_softmax(side_logits(scales[0]), dim=2)).sum(2).mean()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Peak:
+    """A place where a pallidum may be. ``weight``: probability gathered around it, both channels together."""
+
+    weight: float
+    centre_mm: NDArray[np.float64]  # LPS
+
+
 @torch.inference_mode()
 def find_centres(image: sitk.Image, network: GPNet, device: torch.device) -> dict[str, NDArray[np.float64]]:
     """Centre of each side's pallidum, LPS mm.
 
-    Raises NoPallidumError, naming the side, when one is not inside the image or the two contradict.
+    The anatomy is nearly symmetric, so the channels may take one side for the other. Both heat maps together
+    say where a pallidum is; which one is left is decided in patient space (LPS: x grows to the left).
+
+    Raises NoPallidumError when there are not two of them, side by side, inside the image.
     """
-    best: dict[str, tuple[float, NDArray[np.float64]]] = {}
     coarse = _coarse(image)
+    best: tuple[float, dict[str, NDArray[np.float64]]] = (0.0, {})
     for middle in _window_centres(image):
         grid = lps_grid(middle, LOCALISER_SPACING_MM, LOCALISER_SHAPE)
         window = sitk.GetArrayFromImage(sitk.Resample(coarse, grid, sitk.Transform(), sitk.sitkLinear, 0.0))
         if not window.any():
             continue
         output = network(normalise(torch.from_numpy(window))[None, None].to(device))
-        for side, logits in zip(SIDES, side_logits(output)[0].cpu(), strict=True):
-            heat = logits.softmax(0)[:-1].reshape(LOCALISER_SHAPE).numpy()
-            present = float(heat.sum())
-            if side not in best or present > best[side][0]:
-                best[side] = present, _peak(heat, grid)
-    for side in SIDES:
-        if side not in best or best[side][0] < _PRESENT:
-            raise NoPallidumError(f"no globus pallidus was found on the {side} side of the volume")
-    left, right = best["left"][1], best["right"][1]
-    if left[0] <= right[0] or not _APART_MM[0] <= float(np.linalg.norm(left - right)) <= _APART_MM[1]:
-        raise NoPallidumError(
-            f"the two sides do not fit: left at {left.round(1)} mm, right at {right.round(1)} mm"
-        )
-    return {"left": left, "right": right}
+        heat = side_logits(output)[0].softmax(1)[:, :-1].sum(0).reshape(LOCALISER_SHAPE).cpu().numpy()
+        for one, other in itertools.combinations(_peaks(heat, grid), 2):
+            score = min(one.weight, other.weight)
+            if score > best[0] and _fit(one.centre_mm, other.centre_mm):
+                left, right = sorted((one.centre_mm, other.centre_mm), key=lambda c: -c[0])
+                best = score, {"left": left, "right": right}
+    if best[0] < _PRESENT:
+        raise NoPallidumError("the globus pallidus was not found on both sides of the volume")
+    return best[1]
+
+
+def _fit(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Whether two places can be the pallida of one head: the right distance, mostly side by side."""
+    apart = np.abs(one - other)
+    return bool(
+        _APART_MM[0] <= np.linalg.norm(apart) <= _APART_MM[1]
+        and apart[0] >= _SIDEWAYS * np.linalg.norm(apart)
+    )
+
+
+def _peaks(heat: NDArray[np.float32], grid: sitk.Image) -> list[_Peak]:
+    """Strongest places first, each at least 10 mm from a stronger one."""
+    left: NDArray[np.float32] = sitk.GetArrayFromImage(
+        sitk.SmoothingRecursiveGaussian(sitk.GetImageFromArray(heat), 1.0)
+    )
+    peaks = []
+    for _ in range(_MOST_PEAKS):
+        top = [int(t) for t in np.unravel_index(int(left.argmax()), left.shape)]
+        start = [max(0, t - _RADIUS) for t in top]
+        near = tuple(slice(a, t + _RADIUS + 1) for a, t in zip(start, top, strict=True))
+        part = heat[near].astype(float)
+        weight = float(part.sum())
+        if weight <= 0:
+            break
+        sums = [part.sum(axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
+        index = [a + float(np.arange(len(m)) @ m) / weight for a, m in zip(start, sums, strict=True)]
+        centre = np.array(grid.TransformContinuousIndexToPhysicalPoint(index[::-1]))
+        peaks.append(_Peak(weight=weight, centre_mm=centre))
+        left[near] = 0
+    return peaks
 
 
 def _coarse(image: sitk.Image) -> sitk.Image:
@@ -114,17 +156,3 @@ def _window_centres(image: sitk.Image) -> list[tuple[float, ...]]:
         for a, b, w, n in zip(low, high, window, counts, strict=True)
     ]
     return [tuple(float(v) for v in point) for point in itertools.product(*middles)]
-
-
-def _peak(heat: NDArray[np.float32], grid: sitk.Image) -> NDArray[np.float64]:
-    """Weighted centre of the heat within three voxels of its maximum, LPS mm."""
-    top = np.unravel_index(int(heat.argmax()), heat.shape)
-    ranges: list[NDArray[np.int64]] = [
-        np.arange(max(0, t - 3), min(n, t + 4)) for t, n in zip(top, heat.shape, strict=True)
-    ]
-    near = heat[np.ix_(*ranges)].astype(float)
-    index = [
-        float((near.sum(axis=tuple(a for a in range(3) if a != axis)) @ ranges[axis]) / near.sum())
-        for axis in range(3)
-    ]
-    return np.array(grid.TransformContinuousIndexToPhysicalPoint(index[::-1]))
