@@ -20,7 +20,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from gpnet_node.imaging.elements import MACRO_OF
+from gpnet_node.imaging.attributes import MACRO_OF
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)

@@ -294,18 +294,3 @@ def test_dicom_files_are_found_below_a_folder_and_other_files_are_left_out(tmp_p
     (tmp_path / "short.dcm").write_bytes(b"")
 
     assert find_files(tmp_path) == tuple(sorted([paths[0], unnamed, tmp_path / "short.dcm"]))
-
-
-@pytest.mark.parametrize(
-    ("charset", "name"),
-    [("ISO_IR 100", "Müller^Jörg"), ("ISO_IR 192", "Wang^XiaoDong=王^小東"), ("ISO_IR 144", "Люкceмбypг")],
-)
-def test_a_patient_name_of_any_character_set_survives_in_the_header(
-    tmp_path: Path, charset: str, name: str
-) -> None:
-    paths = mr_series(tmp_path, slices=2, SpecificCharacterSet=charset, PatientName=name)
-
-    (frame, _) = read_headers(paths)
-
-    assert str(frame.header.PatientName) == name
-    assert frame.header.SpecificCharacterSet == charset

@@ -31,38 +31,6 @@ PARSE_FAILURES = (
     zlib.error,
 )
 
-# Functional group macro (PS3.3 C.7.6.16.2, C.8.13.5) that holds an attribute, where it is not at top level.
-MACRO_OF = {
-    "ImagePositionPatient": "PlanePositionSequence",
-    "ImageOrientationPatient": "PlaneOrientationSequence",
-    "PixelSpacing": "PixelMeasuresSequence",
-    "SliceThickness": "PixelMeasuresSequence",
-    "SpacingBetweenSlices": "PixelMeasuresSequence",
-    "RescaleSlope": "PixelValueTransformationSequence",
-    "RescaleIntercept": "PixelValueTransformationSequence",
-    "FrameType": "MRImageFrameTypeSequence",
-    "ComplexImageComponent": "MRImageFrameTypeSequence",
-    "VolumetricProperties": "MRImageFrameTypeSequence",
-    "StackID": "FrameContentSequence",
-    "InStackPositionNumber": "FrameContentSequence",
-    "TemporalPositionIndex": "FrameContentSequence",
-    "FrameAcquisitionNumber": "FrameContentSequence",
-    "EffectiveEchoTime": "MREchoSequence",
-    "RepetitionTime": "MRTimingAndRelatedParametersSequence",
-    "FlipAngle": "MRTimingAndRelatedParametersSequence",
-    "InversionRecovery": "MRModifierSequence",
-    "InversionTimes": "MRModifierSequence",
-    "DiffusionBValue": "MRDiffusionSequence",
-    "DiffusionDirectionality": "MRDiffusionSequence",
-    "DiffusionGradientDirectionSequence": "MRDiffusionSequence",
-    "NominalCardiacTriggerDelayTime": "CardiacSynchronizationSequence",
-}
-# Legacy converted images keep here what fits no other macro (PS3.3 C.7.6.16.2.25 and following).
-LEGACY_MACROS = (
-    "UnassignedPerFrameConvertedAttributesSequence",
-    "UnassignedSharedConvertedAttributesSequence",
-)
-
 _UID = re.compile(r"[0-9.]{1,64}")  # PS3.5 9.1; components with a leading zero exist and harm nobody
 
 
@@ -73,18 +41,12 @@ def file_failure(exc: OSError, where: str) -> StorageError | UnreadableInstanceE
     return StorageError(f"{where} cannot be read: {exc.strerror}")
 
 
-def look_up(header: Dataset, groups: Sequence[Dataset], keyword: str, where: str) -> Any:  # noqa: ANN401
-    """Value of ``keyword`` in the first of ``groups`` and ``header`` that holds one, else None.
+def look_up(header: Dataset, keyword: str, where: str) -> Any:  # noqa: ANN401
+    """Value of ``keyword`` at top level, None where it is absent or empty.
 
     Raises UnreadableInstanceError, naming ``where``, for a value that cannot be parsed.
     """
-    macros = [macro for macro in (MACRO_OF.get(keyword), *LEGACY_MACROS) if macro]
     try:
-        for group, macro in ((group, macro) for macro in macros for group in groups):
-            items = group.get(macro)
-            value = items[0].get(keyword) if items else None
-            if value is not None and value != "":
-                return value
         value = header.get(keyword)
     except PARSE_FAILURES as exc:
         raise UnreadableInstanceError(f"{where}: {keyword} cannot be read ({type(exc).__name__})") from exc
@@ -96,55 +58,57 @@ def as_items(value: Any) -> tuple[Dataset, ...]:  # noqa: ANN401
     return tuple(item for item in value if isinstance(item, Dataset)) if isinstance(value, Sequence) else ()
 
 
+def as_strings(value: Any) -> tuple[str, ...]:  # noqa: ANN401
+    """All values of an attribute as text without padding, empty ones too; none where all are empty."""
+    if value is None:
+        return ()
+    items = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else (value,)
+    strings = tuple(str(item).strip(" \0") for item in items)
+    return strings if any(strings) else ()
+
+
 def as_texts(value: Any) -> tuple[str, ...]:  # noqa: ANN401
-    """All values of an attribute as text without padding; empty where it is absent."""
-    if value is None:
-        return ()
-    items = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else (value,)
-    return tuple(text for text in (str(item).strip(" \0") for item in items) if text)
+    """All values of an attribute as text without padding, but for empty ones."""
+    return tuple(text for text in as_strings(value) if text)
 
 
-def as_numbers(value: Any, keyword: str, where: str) -> tuple[float, ...]:  # noqa: ANN401
+def finite_numbers(strings: Sequence[str], name: object, where: str) -> tuple[float, ...]:
     """All values of an attribute as finite numbers. Raises UnreadableInstanceError naming it."""
-    if value is None:
-        return ()
-    items = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else (value,)
     try:
-        numbers = tuple(float(item) for item in items)
-    except PARSE_FAILURES as exc:
-        raise UnreadableInstanceError(f"{where}: {keyword} is not a number") from exc
+        numbers = tuple(float(text) for text in strings)
+    except ValueError as exc:
+        raise UnreadableInstanceError(f"{where}: {name} is not a number") from exc
     if not all(math.isfinite(number) for number in numbers):
-        raise UnreadableInstanceError(f"{where}: {keyword} is not a finite number")
-    return numbers
-
-
-def required_numbers(
-    header: Dataset, groups: Sequence[Dataset], keyword: str, count: int, where: str
-) -> tuple[float, ...]:
-    """Exactly ``count`` numbers. Raises NotAVolumeError where absent, UnreadableInstanceError where wrong."""
-    numbers = as_numbers(look_up(header, groups, keyword, where), keyword, where)
-    if not numbers:
-        raise NotAVolumeError(f"{where} has no {keyword}")
-    if len(numbers) != count:
-        raise UnreadableInstanceError(f"{where}: {keyword} holds {len(numbers)} values instead of {count}")
+        raise UnreadableInstanceError(f"{where}: {name} is not a finite number")
     return numbers
 
 
 def required_integer(header: Dataset, keyword: str, where: str, *, default: int | None = None) -> int:
-    """One whole number at top level. Raises as ``required_numbers`` does."""
-    if default is not None and look_up(header, (), keyword, where) is None:
-        return default
-    (number,) = required_numbers(header, (), keyword, 1, where)
-    if number != int(number):
-        raise UnreadableInstanceError(f"{where}: {keyword} is {number:g}, not a whole number")
-    return int(number)
+    """One whole number at top level; ``default`` where it is absent.
 
-
-def required_uid(header: Dataset, keyword: str, where: str) -> str:
-    """A UID (PS3.5 9.1) at top level. Raises as ``required_numbers`` does."""
-    texts = as_texts(look_up(header, (), keyword, where))
-    if not texts:
+    Raises NotAVolumeError where it is absent and has no default, UnreadableInstanceError where it is wrong.
+    """
+    numbers = finite_numbers(as_strings(look_up(header, keyword, where)), keyword, where)
+    if not numbers:
+        if default is not None:
+            return default
         raise NotAVolumeError(f"{where} has no {keyword}")
-    if len(texts) > 1 or not _UID.fullmatch(texts[0]):
+    if len(numbers) != 1:
+        raise UnreadableInstanceError(f"{where}: {keyword} holds {len(numbers)} values instead of 1")
+    if numbers[0] != int(numbers[0]):
+        raise UnreadableInstanceError(f"{where}: {keyword} is {numbers[0]:g}, not a whole number")
+    return int(numbers[0])
+
+
+def as_uid(strings: Sequence[str], keyword: str, where: str) -> str:
+    """One UID (PS3.5 9.1). Raises NotAVolumeError where absent, UnreadableInstanceError where wrong."""
+    if not strings:
+        raise NotAVolumeError(f"{where} has no {keyword}")
+    if len(strings) > 1 or not _UID.fullmatch(strings[0]):
         raise UnreadableInstanceError(f"{where}: {keyword} is not a UID (PS3.5 9.1)")
-    return texts[0]
+    return strings[0]
+
+
+def header_uid(header: Dataset, keyword: str, where: str) -> str:
+    """A UID at top level of a dataset. Raises as ``as_uid`` does."""
+    return as_uid(as_strings(look_up(header, keyword, where)), keyword, where)

@@ -1,14 +1,16 @@
 """One image plane as its header describes it: classic, enhanced and legacy converted multi-frame alike."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag
 from pydicom.uid import (
     UID,
     CTImageStorage,
@@ -20,21 +22,22 @@ from pydicom.uid import (
 )
 
 from gpnet_node.errors import NotAVolumeError, StorageError, UnreadableInstanceError
-from gpnet_node.imaging.elements import (
-    PARSE_FAILURES,
-    as_items,
-    as_numbers,
-    as_texts,
-    file_failure,
-    look_up,
+from gpnet_node.imaging.attributes import (
+    Asked,
+    AttributeReader,
+    Values,
     required_numbers,
     required_uid,
+    strings,
 )
+from gpnet_node.imaging.elements import PARSE_FAILURES, file_failure, finite_numbers, header_uid
 from gpnet_node.imaging.pixels import Limits, PixelLayout, check_inflated, locate_pixels, read_layout
 
 # Direction cosines are written with three to nine digits. Rounding to three leaves none of them further than
 # this from unit vectors at a right angle; what is further off is no rounding.
 ORTHONORMAL_TOLERANCE = 1e-3
+# Float, double float and integer pixels (PS3.3 C.7.6.24 and following, C.7.6.3).
+PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 # Images that an instrument acquired as planes of a volume; a segmentation or a report is none.
 PLANE_CLASSES = (
     MRImageStorage,
@@ -44,11 +47,9 @@ PLANE_CLASSES = (
     EnhancedCTImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
 )
-# Vendors' protocol copies; nothing here asks for them, and thousands of headers are held at once.
-LARGE_PRIVATE_BYTES = 4096
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFrame:
     """Where one slice of a volume came from."""
 
@@ -63,20 +64,19 @@ class SourceFrame:
         return f"SOP instance {self.sop_instance_uid}{frame}"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Frame:
     """One image plane, header only; an object that exists has a place in the patient and known pixels.
 
-    ``header``: the instance's dataset without pixel data, shared by all frames of a multi-frame instance;
-    ask ``value`` for what may lie in a functional group. ``position_mm``: LPS, centre of the first voxel;
-    ``orientation``: direction cosines of row and column, the nearest to the header's that are unit vectors at
-    a right angle, no cosine further from it than ``cosines_off``; ``spacing_mm``: between rows, between
-    columns (PS3.3 C.7.6.2).
+    ``values``: what its header states of the attributes that imaging asks for (``attributes.KEYWORDS``), at
+    top level or in a functional group; nothing else of the header is kept. ``position_mm``: LPS, centre of
+    the first voxel; ``orientation``: direction cosines of row and column, the nearest to the header's that
+    are unit vectors at a right angle, no cosine further from it than ``cosines_off``; ``spacing_mm``: between
+    rows, between columns (PS3.3 C.7.6.2).
     """
 
     source: SourceFrame
-    header: Dataset
-    groups: tuple[Dataset, ...]  # functional groups: the frame's own, then the shared ones; empty if classic
+    values: Values
     study_instance_uid: str
     series_instance_uid: str
     frame_of_reference_uid: str
@@ -102,39 +102,22 @@ class Frame:
         cross = np.cross(self.orientation[:3], self.orientation[3:])
         return np.asarray(cross / np.linalg.norm(cross), dtype=np.float64)
 
-    def value(self, keyword: str) -> Any:  # noqa: ANN401  # as many types as DICOM has
-        """Attribute that holds for this frame: its groups, the shared groups, then the top level.
+    def number(self, asked: Asked) -> float | None:
+        """Attribute as a finite number (the first, if there are several), or None where it is absent.
 
-        None where it is absent or empty. Raises UnreadableInstanceError where the value has a wrong form.
+        It is looked for in the frame's own groups, the shared groups, then at top level. Raises
+        UnreadableInstanceError where it has a wrong form, AssertionError where it is not read at all.
         """
-        return look_up(self.header, self.groups, keyword, str(self.source))
+        where = str(self.source)
+        return next(iter(finite_numbers(strings(self.values, asked, where), asked, where)), None)
 
-    def number(self, keyword: str) -> float | None:
-        """``value`` as a finite number (the first, if there are several), or None."""
-        return next(iter(as_numbers(self.value(keyword), keyword, str(self.source))), None)
+    def text(self, asked: Asked) -> str | None:
+        """Attribute as text, several values joined by a backslash as DICOM writes them, or None."""
+        return "\\".join(self.texts(asked)) or None
 
-    def text(self, keyword: str) -> str | None:
-        """``value`` as text, several values joined by a backslash as DICOM writes them, or None."""
-        values = self.texts(keyword)
-        return "\\".join(values) if values else None
-
-    def texts(self, keyword: str) -> tuple[str, ...]:
+    def texts(self, asked: Asked) -> tuple[str, ...]:
         """All values as text without padding; empty where absent."""
-        return as_texts(self.value(keyword))
-
-    def private(self, group: int, creator: str, element: int, *, macro: str | None = None) -> Any:  # noqa: ANN401
-        """Private attribute (PS3.5 7.8) at top level or in a functional group macro, or None."""
-        try:
-            places = [i for g in self.groups for i in as_items(g.get(macro))] if macro else [self.header]
-            for dataset in places:
-                if creator in dataset.private_creators(group):
-                    block = dataset.private_block(group, creator)
-                    if element in block:
-                        return block[element].value
-        except PARSE_FAILURES as exc:
-            name = f"private ({group:04X},xx{element:02X})"
-            raise UnreadableInstanceError(f"{self.source}: {name} cannot be read") from exc
-        return None
+        return tuple(text for text in strings(self.values, asked, str(self.source)) if text)
 
     @property
     def image_type(self) -> tuple[str, ...]:
@@ -179,88 +162,81 @@ def read_headers(paths: Sequence[Path], *, limits: Limits | None = None) -> tupl
     is none, the number of the file in ``paths``.
     """
     limits = limits or Limits()
+    reader = AttributeReader()
     frames: list[Frame] = []
     for number, path in enumerate(paths, start=1):
-        frames.extend(_read_file(path, f"file {number} of {len(paths)}", limits))
+        frames.extend(_read_file(path, f"file {number} of {len(paths)}", limits, reader))
         if len(frames) > limits.frames:
             raise NotAVolumeError(f"more than {limits.frames} images in one series, at {frames[-1].source}")
     return tuple(frames)
 
 
-def _read_file(path: Path, where: str, limits: Limits) -> list[Frame]:
+def _read_file(path: Path, where: str, limits: Limits, reader: AttributeReader) -> list[Frame]:
     try:
         with path.open("rb") as file:
-            header = _parse(file, where, limits)
-            where = f"SOP instance {required_uid(header, 'SOPInstanceUID', where)}"
-            sop_class = UID(required_uid(header, "SOPClassUID", where))
+            header = _parse(file, where, limits, reader)
+            uid = header_uid(header, "SOPInstanceUID", where)
+            where = f"SOP instance {uid}"
+            sop_class = UID(header_uid(header, "SOPClassUID", where))
             if sop_class not in PLANE_CLASSES:
                 raise NotAVolumeError(f"{where} is no MR or CT image but {sop_class.name} ({sop_class})")
             layout = locate_pixels(file, header, read_layout(header, where, limits), where)
     except OSError as exc:
         raise file_failure(exc, where) from exc
+    source = SourceFrame(path=path, sop_class_uid=sop_class, sop_instance_uid=uid, frame_number=None)
     if "PerFrameFunctionalGroupsSequence" in header:
-        return _multi_frame(path, header, layout, where)
+        return _multi_frame(source, reader.of_frames(header, where), layout)
     if layout.number_of_frames > 1:
         raise NotAVolumeError(
             f"{where} holds {layout.number_of_frames} frames without functional groups, so without positions"
         )
-    return [_frame(path, header, (), layout, None)]
+    return [_frame(source, reader.of_image(header), layout)]
 
 
-def _parse(file: BinaryIO, where: str, limits: Limits) -> Dataset:
-    """Dataset up to the pixel data, at which ``file`` is left standing."""
+def _parse(file: BinaryIO, where: str, limits: Limits, reader: AttributeReader) -> Dataset:
+    """What ``reader`` looks at of the dataset, up to the pixel data, at which ``file`` is left standing."""
     try:
         check_inflated(file, where, limits)
-        header = dcmread(file, stop_before_pixels=True)
-        for tag in [tag for tag in list(header.keys()) if tag.is_private]:
-            if len(getattr(header.get_item(tag), "value", None) or b"") > LARGE_PRIVATE_BYTES:
-                del header[tag]
+        return read_partial(file, stop_when=_at_pixels, specific_tags=reader.tags)
     except InvalidDicomError as exc:
         raise UnreadableInstanceError(f"{where} is not a DICOM file (PS3.10)") from exc
     except OSError as exc:
         raise file_failure(exc, where) from exc
     except PARSE_FAILURES as exc:
         raise UnreadableInstanceError(f"{where} cannot be parsed ({type(exc).__name__})") from exc
-    return header
 
 
-def _multi_frame(path: Path, header: Dataset, layout: PixelLayout, where: str) -> list[Frame]:
-    own = as_items(look_up(header, (), "PerFrameFunctionalGroupsSequence", where))
-    common = as_items(look_up(header, (), "SharedFunctionalGroupsSequence", where))
-    if len(own) != layout.number_of_frames:
+def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return tag in PIXELS
+
+
+def _multi_frame(source: SourceFrame, described: Iterable[Values], layout: PixelLayout) -> list[Frame]:
+    found = list(described)
+    if len(found) != layout.number_of_frames:
         raise UnreadableInstanceError(
-            f"{where} states {layout.number_of_frames} frames and describes {len(own)}"
+            f"{source} states {layout.number_of_frames} frames and describes {len(found)}"
         )
     return [
-        _frame(path, header, (item, *common), replace(layout, frame_index=index), index + 1)
-        for index, item in enumerate(own)
+        _frame(replace(source, frame_number=index + 1), values, replace(layout, frame_index=index))
+        for index, values in enumerate(found)
     ]
 
 
-def _frame(
-    path: Path, header: Dataset, groups: tuple[Dataset, ...], layout: PixelLayout, number: int | None
-) -> Frame:
-    source = SourceFrame(
-        path=path,
-        sop_class_uid=required_uid(header, "SOPClassUID", "an image"),
-        sop_instance_uid=required_uid(header, "SOPInstanceUID", "an image"),
-        frame_number=number,
-    )
+def _frame(source: SourceFrame, values: Values, layout: PixelLayout) -> Frame:
     where = str(source)
-    if "MOSAIC" in as_texts(look_up(header, (), "ImageType", where)):
+    if "MOSAIC" in strings(values, "ImageType", where):
         raise NotAVolumeError(f"{where} is a mosaic: many slices tiled in one image have one position only")
-    row_spacing, column_spacing = required_numbers(header, groups, "PixelSpacing", 2, where)
+    row_spacing, column_spacing = required_numbers(values, "PixelSpacing", 2, where)
     if not (row_spacing > 0 and column_spacing > 0):
         raise NotAVolumeError(f"{where} has PixelSpacing {row_spacing:g} x {column_spacing:g} mm")
-    x, y, z = required_numbers(header, groups, "ImagePositionPatient", 3, where)
-    orientation, cosines_off = _orthonormal(header, groups, where)
+    x, y, z = required_numbers(values, "ImagePositionPatient", 3, where)
+    orientation, cosines_off = _orthonormal(values, where)
     return Frame(
         source=source,
-        header=header,
-        groups=groups,
-        study_instance_uid=required_uid(header, "StudyInstanceUID", where),
-        series_instance_uid=required_uid(header, "SeriesInstanceUID", where),
-        frame_of_reference_uid=required_uid(header, "FrameOfReferenceUID", where),
+        values=values,
+        study_instance_uid=required_uid(values, "StudyInstanceUID", where),
+        series_instance_uid=required_uid(values, "SeriesInstanceUID", where),
+        frame_of_reference_uid=required_uid(values, "FrameOfReferenceUID", where),
         position_mm=(x, y, z),
         orientation=orientation,
         cosines_off=cosines_off,
@@ -269,15 +245,13 @@ def _frame(
     )
 
 
-def _orthonormal(
-    header: Dataset, groups: Sequence[Dataset], where: str
-) -> tuple[tuple[float, float, float, float, float, float], float]:
+def _orthonormal(values: Values, where: str) -> tuple[tuple[float, float, float, float, float, float], float]:
     """The orthonormal vectors nearest to the stated ones, and the largest change of a cosine.
 
     Nearest in the sum of squares: the orthogonal factor of the polar decomposition. The plane that the
     vectors span, and so the slice normal, stays as it is.
     """
-    stated = np.array(required_numbers(header, groups, "ImageOrientationPatient", 6, where)).reshape(2, 3)
+    stated = np.array(required_numbers(values, "ImageOrientationPatient", 6, where)).reshape(2, 3)
     left, _, right = np.linalg.svd(stated, full_matrices=False)
     a, b, c, d, e, f = (float(cosine) for cosine in (left @ right).ravel())
     off = float(np.abs((a, b, c, d, e, f) - stated.ravel()).max())

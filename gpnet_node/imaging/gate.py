@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from gpnet_node.config import ContrastRule, EligibilityConfig, RouteConfig
 from gpnet_node.errors import NotAVolumeError
-from gpnet_node.imaging.elements import as_items, as_texts, look_up
 from gpnet_node.imaging.frames import Frame
 from gpnet_node.imaging.kinds import component, distortion_correction, scanning_sequences
 from gpnet_node.imaging.series import SortedStack, Stack, refuse_mixed_grids, sort, suitability
@@ -155,9 +154,7 @@ def _is_lossy(stack: Stack) -> bool:
 
 
 def _is_own(frame: Frame) -> bool:
-    equipment = as_items(frame.value("ContributingEquipmentSequence"))
-    makers = [as_texts(look_up(item, (), "Manufacturer", str(frame.source))) for item in equipment]
-    return any(OWN_MANUFACTURER in maker for maker in (frame.texts("Manufacturer"), *makers))
+    return OWN_MANUFACTURER in (*frame.texts("Manufacturer"), *frame.texts("ContributingEquipmentSequence"))
 
 
 def _mismatches(frame: Frame, rule: ContrastRule) -> Iterator[str]:

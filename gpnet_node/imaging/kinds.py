@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 
-from gpnet_node.imaging.elements import as_items, as_texts, look_up
+from gpnet_node.imaging.attributes import (
+    GE_RAW_DATA_TYPE,
+    GE_VASCULAR_COLLAPSE,
+    SIEMENS_B_VALUE,
+    SIEMENS_FRAME_TYPES,
+    Asked,
+    PrivateElement,
+)
 from gpnet_node.imaging.frames import Frame
 
 Trait = Callable[[Frame], float | str | None]
 
-GE_PARAMETERS = "GEMS_PARM_01"
-GE_COMPONENTS = {0: "MAGNITUDE", 1: "PHASE", 2: "REAL", 3: "IMAGINARY"}  # (0043,xx2F) Raw Data Type
-
-SIEMENS_FRAME_TYPE = (0x0021, "SIEMENS MR SDI 02")  # its elements 75 and 78 extend Frame Type
-FRAME_TYPE_MACRO = "MRImageFrameTypeSequence"
+GE_COMPONENTS = {0: "MAGNITUDE", 1: "PHASE", 2: "REAL", 3: "IMAGINARY"}  # Raw Data Type
 
 # Values 3 and later of Image Type: Siemens and Philips write letters, others the words.
 WORDS = {
@@ -37,9 +40,9 @@ def component(frame: Frame) -> str:
     stated = frame.text("ComplexImageComponent")
     if stated in GE_COMPONENTS.values() and stated is not None:
         return stated
-    raw = frame.private(0x0043, GE_PARAMETERS, 0x2F)
-    if isinstance(raw, int) and raw in GE_COMPONENTS:
-        return GE_COMPONENTS[raw]
+    raw = _private_number(frame, GE_RAW_DATA_TYPE)
+    if raw is not None and raw in GE_COMPONENTS:
+        return GE_COMPONENTS[int(raw)]
     return next((WORDS[value] for value in frame.image_type[2:] if value in WORDS), "MAGNITUDE")
 
 
@@ -63,10 +66,7 @@ def acquisition_traits(frame: Frame) -> tuple[tuple[str, str], ...]:
 def b_value(frame: Frame) -> float | None:
     """Diffusion b-value in s/mm2, where the standard's attribute or Siemens' private one states it."""
     stated = frame.number("DiffusionBValue")
-    if stated is not None:
-        return stated
-    siemens = frame.private(0x0019, "SIEMENS MR HEADER", 0x0C)
-    return float(siemens) if isinstance(siemens, int | float) else None
+    return _private_number(frame, SIEMENS_B_VALUE) if stated is None else stated
 
 
 def scanning_sequences(frame: Frame) -> tuple[str, ...]:
@@ -90,10 +90,8 @@ def distortion_correction(frame: Frame) -> str | None:
     Enhanced Siemens images say it in a private value beside Frame Type; others at least by Volumetric
     Properties DISTORTED (PS3.3 C.8.16.2.1.2).
     """
-    siemens = (
-        frame.private(*SIEMENS_FRAME_TYPE, element, macro=FRAME_TYPE_MACRO) for element in (0x75, 0x78)
-    )
-    said = {*frame.texts("ImageType"), *frame.texts("FrameType"), *(v for x in siemens for v in as_texts(x))}
+    places: tuple[Asked, ...] = ("ImageType", "FrameType", *SIEMENS_FRAME_TYPES)
+    said = {value for place in places for value in frame.texts(place)}
     found = next((name for name in ("DIS3D", "DIS2D", "ND") if name in said), None)
     return "ND" if found is None and frame.text("VolumetricProperties") == "DISTORTED" else found
 
@@ -120,9 +118,7 @@ def _acquisition(frame: Frame) -> float | None:
 
 
 def _diffusion_direction(frame: Frame) -> str | None:
-    items = as_items(frame.value("DiffusionGradientDirectionSequence"))
-    found = [as_texts(look_up(i, (), "DiffusionGradientOrientation", str(frame.source))) for i in items]
-    return "\\".join(found[0]) if found else None
+    return frame.text("DiffusionGradientDirectionSequence")
 
 
 def _trigger_time(frame: Frame) -> float | None:
@@ -132,5 +128,13 @@ def _trigger_time(frame: Frame) -> float | None:
 
 def _ge_subset(frame: Frame) -> float | None:
     """GE field maps (for one) write two images a position that differ in the vascular collapse flag only."""
-    flag = frame.private(0x0043, GE_PARAMETERS, 0x30)
-    return float(flag) if isinstance(flag, int) else None
+    return _private_number(frame, GE_VASCULAR_COLLAPSE)
+
+
+def _private_number(frame: Frame, element: PrivateElement) -> float | None:
+    """A vendor's single number; what is something else is not what it is taken for, and says nothing."""
+    texts = frame.texts(element)
+    try:
+        return float(texts[0]) if len(texts) == 1 else None
+    except ValueError:
+        return None

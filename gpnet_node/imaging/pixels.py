@@ -22,9 +22,9 @@ from pydicom.uid import (
 from gpnet_node.errors import NotAVolumeError, UnreadableInstanceError
 from gpnet_node.imaging.elements import (
     as_texts,
+    header_uid,
     look_up,
     required_integer,
-    required_uid,
 )
 
 NATIVE_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
@@ -85,10 +85,10 @@ def read_layout(header: Dataset, where: str, limits: Limits) -> PixelLayout:
     Raises NotAVolumeError for colour and for a matrix beyond ``limits``, UnreadableInstanceError for
     attributes that contradict each other.
     """
-    if look_up(header, (), "Rows", where) is None:
+    if look_up(header, "Rows", where) is None:
         raise NotAVolumeError(f"{where} has no pixel data")
     samples = required_integer(header, "SamplesPerPixel", where, default=1)
-    photometric = " ".join(as_texts(look_up(header, (), "PhotometricInterpretation", where)))
+    photometric = " ".join(as_texts(look_up(header, "PhotometricInterpretation", where)))
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise NotAVolumeError(
             f"{where} is a colour image ({samples} samples per pixel, {photometric or 'nothing stated'})"
@@ -101,7 +101,7 @@ def read_layout(header: Dataset, where: str, limits: Limits) -> PixelLayout:
         columns=columns,
         number_of_frames=required_integer(header, "NumberOfFrames", where, default=1),
         frame_index=0,
-        transfer_syntax=UID(required_uid(header.file_meta, "TransferSyntaxUID", where)),
+        transfer_syntax=UID(header_uid(header.file_meta, "TransferSyntaxUID", where)),
         little_endian=bool(header.original_encoding[1]),
         bits_allocated=required_integer(header, "BitsAllocated", where),
         bits_stored=required_integer(header, "BitsStored", where),
@@ -126,7 +126,7 @@ def read_layout(header: Dataset, where: str, limits: Limits) -> PixelLayout:
 
 
 def _is_lossy(header: Dataset, where: str) -> bool:
-    flag = as_texts(look_up(header, (), "LossyImageCompression", where))
+    flag = as_texts(look_up(header, "LossyImageCompression", where))
     return "01" in flag or header.file_meta.TransferSyntaxUID in LOSSY_SYNTAXES
 
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import highdicom as hd
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.uid import MRImageStorage
 
 from gpnet_node.errors import UnreadableInstanceError
-from gpnet_node.imaging.elements import PARSE_FAILURES
+from gpnet_node.imaging.elements import PARSE_FAILURES, file_failure, required_integer
 from gpnet_node.imaging.frames import Frame, read_headers
 from gpnet_node.imaging.volume import SourceFrame, Volume
 
@@ -55,7 +55,7 @@ class Source:
         ``which`` alone where the source's number is absent, negative, or too large for that to be an Integer
         String (PS3.5 6.2); series of one number are told apart by UID and description.
         """
-        number = int(self.frames[0].number("SeriesNumber") or 0)
+        number = required_integer(self.header, "SeriesNumber", str(self.frames[0].source), default=0)
         return 100 * number + which if 0 <= number <= (_LARGEST_IS - 99) // 100 else which
 
     @cached_property
@@ -82,14 +82,15 @@ class Source:
         plane.Modality = "MR"
         plane.Rows, plane.Columns = first.rows, first.columns
         plane.FrameOfReferenceUID = first.frame_of_reference_uid
-        plane.PositionReferenceIndicator = first.text("PositionReferenceIndicator")
-        plane.ImagePositionPatient = frame.value("ImagePositionPatient")
-        plane.ImageOrientationPatient = first.value("ImageOrientationPatient")
-        plane.PixelSpacing = first.value("PixelSpacing")
+        plane.PositionReferenceIndicator = self.header.get("PositionReferenceIndicator")
+        plane.ImagePositionPatient = list(frame.texts("ImagePositionPatient"))
+        plane.ImageOrientationPatient = list(first.texts("ImageOrientationPatient"))
+        plane.PixelSpacing = list(first.texts("PixelSpacing"))
         for keyword in _LOSSY:
-            if first.value(keyword) is not None:
-                setattr(plane, keyword, first.value(keyword))
-        plane.SliceThickness = first.value("SliceThickness") or round(geometry.spacing_between_slices, 6)
+            if self.header.get(keyword):
+                setattr(plane, keyword, self.header[keyword].value)
+        stated = first.text("SliceThickness") if first.number("SliceThickness") else None
+        plane.SliceThickness = stated or round(geometry.spacing_between_slices, 6)
         return plane
 
     def _blank(self, sop_class_uid: str, sop_instance_uid: str) -> Dataset:
@@ -113,14 +114,20 @@ def read_source(volume: Volume) -> Source:
         if _name(wanted) not in by_name:
             raise UnreadableInstanceError(f"SOP instance {wanted.sop_instance_uid} is no longer in its file")
         frames.append(by_name[_name(wanted)])
-    header = frames[0].header
+    return Source(frames=tuple(frames), header=_read_whole(frames[0].source))
+
+
+def _read_whole(source: SourceFrame) -> Dataset:
     try:
+        header = dcmread(source.path, stop_before_pixels=True)
         header.decode()
+    except OSError as exc:
+        raise file_failure(exc, f"SOP instance {source.sop_instance_uid}") from exc
     except PARSE_FAILURES as exc:
         raise UnreadableInstanceError(
-            f"SOP instance {frames[0].source.sop_instance_uid}: text cannot be decoded"
+            f"SOP instance {source.sop_instance_uid}: text cannot be decoded"
         ) from exc
-    return Source(frames=tuple(frames), header=header)
+    return header
 
 
 def _name(frame: SourceFrame) -> tuple[str, int | None]:
