@@ -3,6 +3,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import (
@@ -16,7 +17,7 @@ from pydicom.uid import (
 
 from gpnet_node.errors import UnreadableInstanceError
 from gpnet_node.store.versions import data_set_start, same_instance
-from tests.factories import enhanced_mr, mr_series, rewrite
+from tests.factories import enhanced_mr, mr_series, ramp, rewrite
 
 
 def image(folder: Path, **attributes: Any) -> Path:  # noqa: ANN401
@@ -164,6 +165,31 @@ def test_what_cannot_be_decoded_is_the_same_only_by_its_bytes(tmp_path: Path) ->
 
     assert not same_instance(first, broken)
     assert same_instance(broken, copy)
+
+
+def test_a_stream_that_holds_more_than_its_header_says_is_another_version_than_the_part(
+    tmp_path: Path,
+) -> None:
+    part = ramp(1, 16, 12)
+    sound = image(tmp_path / "a", voxels=part)
+    more = image(
+        tmp_path / "b", voxels=np.concatenate([part, part + 7], axis=1), transfer_syntax=JPEGLSLossless
+    )
+    rewrite(more, Rows=16)
+
+    assert not same_instance(sound, more)
+
+
+@pytest.mark.filterwarnings("ignore:End of file")
+def test_a_file_that_ends_within_a_sequence_is_another_version(tmp_path: Path) -> None:
+    sequence = Dataset()
+    sequence.CodeValue, sequence.CodingSchemeDesignator, sequence.CodeMeaning = "1", "99X", "one"
+    whole = image(tmp_path / "a", AnatomicRegionSequence=[sequence])
+    content = whole.read_bytes()
+    cut = tmp_path / "cut.dcm"
+    cut.write_bytes(content[: content.index(b"99X") - 20])
+
+    assert not same_instance(whole, cut)
 
 
 def test_equal_bytes_under_another_transfer_syntax_uid_are_not_taken_for_equal(tmp_path: Path) -> None:

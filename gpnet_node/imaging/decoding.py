@@ -8,20 +8,9 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmread
-from pydicom.pixels.utils import iter_pixels
-from pydicom.uid import (
-    HTJ2K,
-    JPEG2000,
-    DeflatedExplicitVRLittleEndian,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
-    JPEG2000Lossless,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-)
+from pydicom.uid import UID
 
+from gpnet_node.codecs import decode, only_gdcm_decodes
 from gpnet_node.errors import UnreadableInstanceError
 from gpnet_node.imaging.elements import PARSE_FAILURES, file_failure
 from gpnet_node.imaging.gdcm_process import answer, ask
@@ -29,18 +18,6 @@ from gpnet_node.imaging.pixels import PixelLayout
 
 # Codecs report their own troubles as RuntimeError (pydicom collects them so), memory, or parse failures.
 DECODE_FAILURES = (*PARSE_FAILURES, RuntimeError)
-# Where another codec is there, GDCM is kept out: it returns a part of a JPEG-LS image that is larger than
-# its header says, and ends the whole process on some damaged JPEG 2000 streams.
-PLUGIN_OF = {
-    JPEGLSLossless: "pyjpegls",
-    JPEGLSNearLossless: "pyjpegls",
-    JPEG2000Lossless: "pylibjpeg",
-    JPEG2000: "pylibjpeg",
-    HTJ2KLossless: "pylibjpeg",
-    HTJ2KLosslessRPCL: "pylibjpeg",
-    HTJ2K: "pylibjpeg",
-    RLELossless: "pydicom",
-}
 
 
 class Codecs:
@@ -69,20 +46,16 @@ class Codecs:
     def frames(self, path: Path, layouts: Sequence[PixelLayout]) -> Iterator[NDArray[np.integer]]:
         """Decode frames of one file, one at a time. Raises one of DECODE_FAILURES or OSError."""
         syntax, indices = layouts[0].transfer_syntax, [layout.frame_index for layout in layouts]
-        if syntax == DeflatedExplicitVRLittleEndian:  # pydicom inflates such a data set as a whole
-            return iter_pixels(dcmread(path), indices=indices)
-        if syntax in PLUGIN_OF:
-            return iter_pixels(path, indices=indices, decoding_plugin=PLUGIN_OF[syntax])
-        return self._frames_apart(path, indices)
+        return (self._frames_apart if only_gdcm_decodes(syntax) else decode)(path, syntax, indices)
 
-    def _frames_apart(self, path: Path, indices: Sequence[int]) -> Iterator[NDArray[np.integer]]:
+    def _frames_apart(self, path: Path, syntax: UID, indices: Sequence[int]) -> Iterator[NDArray[np.integer]]:
         if self._child is None:
             command = [sys.executable, "-m", "gpnet_node.imaging.gdcm_process"]
             pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
             self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nothing)
         whole = False
         try:
-            ask(self._child, path, indices)
+            ask(self._child, path, syntax, indices)
             for number in range(1, len(indices) + 1):
                 pixels = answer(self._child, seconds=self.answer_seconds)
                 whole = number == len(indices)  # who takes the last frame asks no further

@@ -14,18 +14,18 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.pixels.utils import iter_pixels
+from pydicom.uid import UID
 
+from gpnet_node.codecs import decode
 from gpnet_node.imaging.elements import PARSE_FAILURES
 
-PLUGIN = "gdcm"
 
-
-def ask(child: subprocess.Popen[bytes], path: Path, indices: Sequence[int]) -> None:
+def ask(child: subprocess.Popen[bytes], path: Path, syntax: UID, indices: Sequence[int]) -> None:
     """Ask for frames (counted from 0). Raises OSError where the child has ended."""
     if child.stdin is None:
         raise EOFError("the child has no standard input")
-    child.stdin.write(json.dumps({"path": str(path.absolute()), "indices": list(indices)}).encode() + b"\n")
+    request = {"path": str(path.absolute()), "syntax": str(syntax), "indices": list(indices)}
+    child.stdin.write(json.dumps(request).encode() + b"\n")
     child.stdin.flush()
 
 
@@ -68,7 +68,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     for line in requests:
         request = json.loads(line)
         try:
-            for pixels in iter_pixels(request["path"], indices=request["indices"], decoding_plugin=PLUGIN):
+            for pixels in decode(Path(request["path"]), UID(request["syntax"]), request["indices"]):
                 form = {"shape": pixels.shape, "type": pixels.dtype.str, "bytes": pixels.nbytes}
                 answers.write(json.dumps(form).encode() + b"\n" + pixels.tobytes())
         except (*PARSE_FAILURES, RuntimeError) as exc:
