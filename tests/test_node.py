@@ -174,7 +174,6 @@ def test_no_process_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None
         """
         import sys, time
         from pathlib import Path
-from typing import Any
         from gpnet_node.node import Role
         from tests.nodes import configuration_of, running_node
         if __name__ == "__main__":
