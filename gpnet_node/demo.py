@@ -41,7 +41,14 @@ _DEADLINE_SECONDS = 600.0
 _MARK = "made-by-gpnet-node-demo"
 _ENDED = {JobState.REJECTED, JobState.NEEDS_REVIEW, JobState.FAILED, JobState.PARKED, JobState.CANCELLED}
 # A slab like a good 7T T2 TSE: the contrast prior's middle, little noise, a lamina that can be seen.
-_GOOD_SCAN = DrawSettings(shares=(1.0, 0.0, 0.0, 0.0), snr=(22.0, 26.0), bias=0.2, elastic_mm=0.4)
+_GOOD_SCAN = DrawSettings(
+    shares=(1.0, 0.0, 0.0, 0.0),
+    pallidum_mm3=(1900.0, 2000.0),
+    gpi_share=(0.32, 0.36),
+    snr=(22.0, 26.0),
+    bias=0.2,
+    elastic_mm=0.4,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
