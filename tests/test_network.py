@@ -25,7 +25,7 @@ def test_every_parameter_gets_a_gradient() -> None:
 
     torch.stack(
         [scale.square().mean() for scale in network.scales(torch.randn(1, 1, 16, 16, 16))]
-    ).sum().backward()
+    ).sum().backward()  # type: ignore[no-untyped-call]
 
     without = [
         name for name, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()
