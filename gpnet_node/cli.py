@@ -55,8 +55,12 @@ JobUid = Annotated[str, typer.Argument(metavar="JOB", help="The job's UID, as `s
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one command line and exit."""
-    sys.exit(run(arguments))
+    """Run one command line and exit; neither a library's warning nor a bug repeats a value of a data set."""
+    from gpnet_node import log
+
+    log.configure(style="console", level="warning", stream=sys.stderr)
+    with log.BugLine():
+        sys.exit(run(arguments))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

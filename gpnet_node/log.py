@@ -116,18 +116,50 @@ def _places(passed: TracebackType | None) -> list[str]:
 class _Relay(logging.Handler):  # the standard library's extension point
     """Writes what libraries log through the same processors."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._warned: set[tuple[str, str]] = set()
+
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
+        """Write one record; of those that say no more than their place, one warning each."""
         # A library that logs an exception mostly logs its text, which may quote a value.
         quoting = record.name.startswith(QUOTING_LIBRARIES) or bool(record.exc_info)
         sentence = f"{record.name} has {_did(record)}" if quoting else record.getMessage()
         line = get_logger(record.name)
-        place = f"{Path(record.pathname).name}:{record.lineno}"
+        place = _place(record)
+        if quoting and record.levelno < logging.ERROR:
+            if (record.name, place) in self._warned:
+                return
+            self._warned.add((record.name, place))
         if record.levelno >= logging.ERROR:
             line.error(sentence, place=place, exc_info=record.exc_info)
         else:
             line.warning(sentence, place=place)
 
 
+def _place(record: logging.LogRecord) -> str:
+    if record.name == "py.warnings":  # formatted by the warnings module, behind the place that it is about
+        return Path(record.getMessage().partition(": ")[0]).name
+    return f"{Path(record.pathname).name}:{record.lineno}"
+
+
 def _did(record: logging.LogRecord) -> str:
     return "failed" if record.levelno >= logging.ERROR else "warned"
+
+
+class BugLine:
+    """As a context, turns what nobody expected into a log line and exit status 1.
+
+    The line has kind and place of the error; a traceback on standard error would quote values of data sets.
+    """
+
+    def __enter__(self) -> None:
+        """Nothing has happened yet."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, place: TracebackType | None
+    ) -> None:
+        """Say so, and leave."""
+        if isinstance(error, Exception):
+            get_logger(__name__).error("this is a bug in gpnet_node", exc_info=error)
+            sys.exit(1)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset, FileMetaDataset, dcmread, dcmwrite
+from pydicom import DataElement, Dataset, FileMetaDataset, config, dcmread, dcmwrite
+from pydicom.datadict import dictionary_VR
 from pydicom.uid import (
     UID,
     EnhancedMRImageStorage,
@@ -224,6 +225,23 @@ def rewrite(path: Path, **attributes: Any) -> Path:  # noqa: ANN401
         _set(dataset, keyword, value, 0)
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def spoil(path: Path, word: str) -> Path:
+    """Write ``word`` where it breaks the form of identifying attributes and of their character set."""
+    dataset = dcmread(path)
+    for keyword in ("PatientBirthDate", "StudyDate", "StudyTime", "PatientAge", "TimezoneOffsetFromUTC"):
+        _spoil(dataset, keyword, word)
+    for keyword in ("PatientID", "PatientSex", "AccessionNumber", "StudyID", "StudyDescription"):
+        _spoil(dataset, keyword, f"{word} " * 20)
+    _spoil(dataset, "PatientName", f"{word}=" * 5)
+    _spoil(dataset, "SpecificCharacterSet", word)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _spoil(dataset: Dataset, keyword: str, value: str) -> None:
+    dataset.add(DataElement(keyword, dictionary_VR(keyword), value, validation_mode=config.IGNORE))
 
 
 def uid_of(path: Path) -> str:

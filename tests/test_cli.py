@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from pydicom import dcmread
 
 from gpnet_node.cli import app, run
 from gpnet_node.config import load
+from gpnet_node.model.drawn_series import write_series
 from gpnet_node.node import Parts, build, now
 from gpnet_node.store.database import BUSY_SECONDS, writing
 from gpnet_node.store.states import JobState, Outcome
-from tests.factories import mr_series
+from tests.drawn import drawn_head
+from tests.factories import mr_series, spoil
 from tests.peers import data_set_bytes, dcmtk_storescp, echoscu, free_port
 from tests.stores import keep, written
 
@@ -497,3 +500,28 @@ def test_segment_writes_segmentation_report_and_picture_of_a_real_head(
     assert all(Path(path).stat().st_size > 0 for path in made["files"])
     assert len(made["measurements"]) == 4
     assert dcmread(tmp_path / "out" / "seg.dcm").SegmentSequence[0].SegmentLabel == "GPe left"
+
+
+@pytest.mark.filterwarnings("ignore")  # pydicom's, on what is spoilt here
+def test_values_that_break_their_form_are_not_repeated_by_segment(tmp_path: Path) -> None:
+    at = datetime(2026, 3, 4, tzinfo=UTC)
+    for path in write_series(drawn_head(), tmp_path / "in", description="T2 TSE", at=at):
+        spoil(path, "Geheim")
+    command = [sys.executable, "-m", "gpnet_node", "segment", "in", "--no-gate", "--out", "out"]
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert "geheim" not in (done.stdout + done.stderr).lower()
+    assert b"Geheim" in (tmp_path / "out" / "seg.dcm").read_bytes()  # the results keep them as they are
+
+
+def test_a_bug_is_told_by_its_kind_and_place_and_not_by_a_text_that_may_quote_a_value(tmp_path: Path) -> None:
+    script = "from gpnet_node import cli; cli.app.command()(lambda: int('Geheim')); cli.main(['<lambda>'])"
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert "ValueError" in done.stderr
+    assert "<string>:1" in done.stderr
+    assert "Geheim" not in done.stderr

@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -84,6 +85,23 @@ def test_a_librarys_warning_that_quotes_a_value_loses_it(stream: io.StringIO) ->
 
     assert "Doe" not in stream.getvalue()
     assert [line["event"] for line in lines(stream)] == ["py.warnings has warned", "pydicom has warned"]
+    assert all(re.fullmatch(r"test_log\.py:\d+", line["place"]) for line in lines(stream))
+
+
+def test_a_librarys_warning_that_loses_its_text_is_one_line_a_place(stream: io.StringIO) -> None:
+    for number in range(3):
+        logging.getLogger("pydicom").warning("Unknown encoding '%s'", "Doe^John")
+        warnings.warn(f"Invalid value for VR UI: '{number}'", stacklevel=1)
+    warnings.warn("Invalid value for VR PN: 'Doe^John'", stacklevel=1)
+    logging.getLogger("pydicom").warning("Unknown encoding '%s'", "Doe^John")
+    for _ in range(2):
+        logging.getLogger("sqlalchemy").warning("the pool is exhausted")
+
+    assert sorted(line["event"] for line in lines(stream)) == [
+        *["py.warnings has warned"] * 2,
+        *["pydicom has warned"] * 2,
+        *["the pool is exhausted"] * 2,
+    ]
 
 
 def test_an_exception_that_a_library_logs_with_its_text_loses_the_text(stream: io.StringIO) -> None:

@@ -25,7 +25,7 @@ from gpnet_node.errors import ConfigurationError
 from gpnet_node.node import BACKUP, Role, gpnet_segmenters
 from gpnet_node.results.identifiers import JobIdentity
 from gpnet_node.store.states import JobState
-from tests.factories import enhanced_mr, mr_series
+from tests.factories import enhanced_mr, mr_series, spoil
 from tests.nodes import RunningNode, configuration_of, running_node
 from tests.pallida import draw_head
 from tests.peers import echoscu, listens, storescu, wait_until
@@ -343,6 +343,7 @@ def test_no_role_but_the_worker_loads_torch() -> None:
 # -- logs ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore")  # pydicom's, on what is spoilt here
 def test_no_patient_data_reaches_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     patient: dict[str, Any] = {
         "PatientName": "Geheim^Gerda",
@@ -353,6 +354,8 @@ def test_no_patient_data_reaches_the_log(tmp_path: Path, capfd: pytest.CaptureFi
     head = draw_head(tmp_path / "series", **patient)
     broken = draw_head(tmp_path / "broken", series="2", **patient).paths[0]
     broken.write_bytes(broken.read_bytes()[:-100])
+    for path in head.paths[::2]:
+        spoil(path, "Geheim")
     with running_node(configuration_of(tmp_path, log_level="debug")) as node:
         association = associate(node.port)
         assert association.send_c_store(broken).Status == 0xC000
