@@ -41,6 +41,16 @@ def test_every_structure_reaches_the_promised_dice_on_held_out_people(model_fold
     assert all(isinstance(value, float) and value >= 0.75 for value in medians.values())
 
 
+def test_where_there_is_no_model_the_key_that_names_its_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read_card(tmp_path / "model_weights" / "gpnet-0")
+
+    text = str(caught.value)
+    assert str(tmp_path / "model_weights" / "gpnet-0" / "card.toml") in text
+    assert "model_weights in node.toml" in text
+    assert "Errno" not in text
+
+
 def test_a_wrong_card_is_named_with_its_key(tmp_path: Path) -> None:
     (tmp_path / "card.toml").write_text('name = "x"\n', encoding="utf-8")
 

@@ -58,6 +58,10 @@ class ModelCard(BaseModel):
 def read_card(folder: Path) -> ModelCard:
     """Read ``folder/card.toml``. Raises ConfigurationError naming file and key."""
     path = folder / CARD_NAME
+    if not path.is_file():  # an installed package has no weights beside it
+        raise ConfigurationError(
+            f"{path}: there is no such file; model_weights in node.toml names the folder that models are in"
+        )
     try:
         return ModelCard.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, tomllib.TOMLDecodeError, ValidationError) as exc:
