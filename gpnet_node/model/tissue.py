@@ -1,4 +1,4 @@
-"""Tissues that the generator draws, and which label of a FreeSurfer map is which."""
+"""Tissues that the generator draws: which FreeSurfer label is which, and how bright each is."""
 
 from enum import IntEnum
 
@@ -45,4 +45,50 @@ _GROUPS: dict[Tissue, tuple[int, ...]] = {
 }
 FREESURFER_TISSUE: dict[int, Tissue] = {
     label: tissue for tissue, labels in _GROUPS.items() for label in labels
+}
+
+# Mean signal over subjects, white matter = 1.00: (low, high). Estimates, not measurements.
+T2: dict[Tissue, tuple[float, float]] = {
+    Tissue.WHITE_MATTER: (0.95, 1.05),
+    Tissue.CORTEX: (1.25, 1.55),
+    Tissue.CSF: (2.5, 3.8),
+    Tissue.THALAMUS: (1.00, 1.25),
+    Tissue.CAUDATE: (1.05, 1.30),
+    Tissue.PUTAMEN: (0.90, 1.20),
+    Tissue.GPE: (0.42, 0.70),
+    Tissue.LIMBIC: (1.20, 1.50),
+    Tissue.VENTRAL_DIENCEPHALON: (0.85, 1.10),
+    Tissue.BRAINSTEM: (0.90, 1.15),
+    Tissue.STN: (0.50, 0.75),
+    Tissue.SUBSTANTIA_NIGRA: (0.45, 0.75),
+    Tissue.RED_NUCLEUS: (0.50, 0.80),
+    Tissue.INTERNAL_CAPSULE: (0.95, 1.20),
+    Tissue.VESSEL: (0.1, 0.4),
+    Tissue.CEREBELLAR_CORTEX: (1.15, 1.45),
+}
+T1: dict[Tissue, tuple[float, float]] = {
+    Tissue.WHITE_MATTER: (0.95, 1.05),
+    Tissue.CORTEX: (0.55, 0.75),
+    Tissue.CSF: (0.10, 0.30),
+    Tissue.THALAMUS: (0.75, 0.90),
+    Tissue.CAUDATE: (0.60, 0.78),
+    Tissue.PUTAMEN: (0.65, 0.82),
+    Tissue.GPE: (0.80, 0.98),
+    Tissue.LIMBIC: (0.55, 0.75),
+    Tissue.VENTRAL_DIENCEPHALON: (0.80, 0.95),
+    Tissue.BRAINSTEM: (0.85, 0.98),
+    Tissue.STN: (0.80, 0.95),
+    Tissue.SUBSTANTIA_NIGRA: (0.75, 0.92),
+    Tissue.RED_NUCLEUS: (0.80, 0.95),
+    Tissue.INTERNAL_CAPSULE: (0.95, 1.05),
+    Tissue.VESSEL: (0.2, 1.6),
+    Tissue.CEREBELLAR_CORTEX: (0.55, 0.75),
+}
+T2STAR: dict[Tissue, tuple[float, float]] = T2 | {
+    Tissue.CSF: (0.9, 1.3),
+    Tissue.CORTEX: (1.05, 1.30),
+    Tissue.GPE: (0.30, 0.60),
+    Tissue.STN: (0.35, 0.65),
+    Tissue.SUBSTANTIA_NIGRA: (0.30, 0.60),
+    Tissue.VESSEL: (0.1, 0.3),
 }
