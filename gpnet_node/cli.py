@@ -1,13 +1,15 @@
 """The ``gpnet-node`` command.
 
 Exit status: 0 done; 1 archive, database, peer or program failed; 2 wrong usage; 3 the series is not eligible;
-4 the files are not one whole volume; 78 the configuration is wrong. Heavy packages are imported by the verb
-that needs them, so that ``--help`` is quick and only what segments loads torch.
+4 the files are not one whole volume; 5 no globus pallidus is found in it; 78 the configuration is wrong.
+Heavy packages are imported by the verb that needs them, so that ``--help`` is quick and only what segments
+loads torch.
 """
 
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -16,7 +18,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from gpnet_node.config import NODE_FILE, Configuration, defaults, load
-from gpnet_node.errors import ConfigurationError, GpnetError, InputError, NotEligibleError, StorageError
+from gpnet_node.errors import (
+    ConfigurationError,
+    GpnetError,
+    InputError,
+    NoPallidumError,
+    NotEligibleError,
+    StorageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +35,7 @@ if TYPE_CHECKING:
     from gpnet_node.store.jobs import Jobs
     from gpnet_node.store.states import Job
 
-EXIT_FAILED, EXIT_NOT_ELIGIBLE, EXIT_NOT_A_VOLUME, EXIT_CONFIGURATION = 1, 3, 4, 78
+EXIT_FAILED, EXIT_NOT_ELIGIBLE, EXIT_NOT_A_VOLUME, EXIT_NO_PALLIDUM, EXIT_CONFIGURATION = 1, 3, 4, 5, 78
 USUAL_FOLDER = Path("ae_config")
 _FILE_COLUMNS = 250
 
@@ -83,6 +92,8 @@ def _out() -> Console:
 def _status_of(error: GpnetError) -> int:
     if isinstance(error, NotEligibleError):
         return EXIT_NOT_ELIGIBLE
+    if isinstance(error, NoPallidumError):
+        return EXIT_NO_PALLIDUM
     if isinstance(error, InputError):
         return EXIT_NOT_A_VOLUME
     return EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_FAILED
@@ -170,7 +181,8 @@ def segment(
 ) -> None:
     """Segment one series without a network: files in, SEG, structured report and picture out.
 
-    Exit status 3: not eligible; 4: not one whole volume. The reason is on standard error.
+    Exit status 3: not eligible; 4: not one whole volume; 5: no globus pallidus found. The reason is on
+    stderr.
     """
     from gpnet_node import display, offline
 
@@ -221,12 +233,10 @@ def send(
 
 @app.command()
 def train(
+    atlases: Annotated[Path, typer.Option(help="Folder with synthseg/, allen/ and bigbrain/.")],
     settings: Annotated[
         Path, typer.Argument(metavar="TRAIN_TOML", help="Settings; weights and card are written beside it.")
     ] = Path("model_weights/gpnet-0/train.toml"),
-    atlases: Annotated[Path, typer.Option(help="Folder with synthseg/, allen/ and bigbrain/.")] = Path(
-        "../shared/data/atlases"
-    ),
     work: Annotated[Path, typer.Option(help="Folder for what a stopped run goes on from.")] = Path(
         "build/train"
     ),
@@ -234,11 +244,11 @@ def train(
     heads: Annotated[int, typer.Option(help="Held-out heads to be scored.")] = 10,
 ) -> None:
     """Train GP-net on drawn heads and write weights, card and figures. Needs the train extra."""
-    try:
-        from gpnet_node import display
-        from gpnet_node.model.train import train as train_model
-    except ModuleNotFoundError as exc:
-        raise ConfigurationError(f"{exc.name} is not installed: pip install 'gpnet_node[train]'") from exc
+    if find_spec("ants") is None:  # asked now: registration comes long after the start
+        raise ConfigurationError("antspyx is not installed: pip install 'gpnet_node[train]'")
+    from gpnet_node import display
+    from gpnet_node.model.train import train as train_model
+
     figures = train_model(settings, atlases, work, device=device, heads=heads)
     _out().print(display.figures(figures))
 

@@ -481,6 +481,28 @@ def test_serve_stops_with_status_78_where_a_role_cannot_start(configured: Path) 
     assert "weights" in done.stderr
 
 
+# -- train ---------------------------------------------------------------------------------------------------
+
+
+def test_train_without_its_extra_says_what_to_install_before_hours_of_work(
+    gpnet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ants", None)
+
+    settings, folder = str(tmp_path / "train.toml"), str(tmp_path)
+    status, _, err = gpnet("train", settings, "--atlases", folder, "--work", folder)
+
+    assert status == 78
+    assert "gpnet_node[train]" in err
+
+
+def test_train_wants_to_be_told_where_the_atlases_are(gpnet: Run, tmp_path: Path) -> None:
+    status, _, err = gpnet("train", str(tmp_path / "train.toml"), "--work", str(tmp_path))
+
+    assert status == 2
+    assert "--atlases" in err
+
+
 # -- with the shipped weights --------------------------------------------------------------------------------
 
 
@@ -500,6 +522,19 @@ def test_segment_writes_segmentation_report_and_picture_of_a_real_head(
     assert all(Path(path).stat().st_size > 0 for path in made["files"])
     assert len(made["measurements"]) == 4
     assert dcmread(tmp_path / "out" / "seg.dcm").SegmentSequence[0].SegmentLabel == "GPe left"
+
+
+def test_segment_of_a_volume_without_a_pallidum_has_status_5(
+    gpnet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mr_series(tmp_path / "in", slices=40, rows=48, columns=48, spacing_mm=(2.0, 2.0, 2.0))
+
+    status, out, err = gpnet("segment", "in", "--no-gate", "--out", "out")
+
+    assert (status, out) == (5, "")
+    assert "globus pallidus" in err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.filterwarnings("ignore")  # pydicom's, on what is spoilt here
