@@ -1,7 +1,6 @@
 """Draws a segmentation for the eye: contours over the image in the patient's planes, and the volumes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,30 +22,12 @@ from gpnet_node.results.legend import (
     INK,
     WIDTH_PX,
     rgb,
-    tenths,
     write_head,
     write_table,
 )
 from gpnet_node.results.measure import Measurement
-from gpnet_node.results.planes import LEFT, POSTERIOR, SUPERIOR, Plane, cut, cut_structure
-
-# Both pallida span 51 to 61 mm; this leaves the putamen and the ventricles in the picture.
-FIELD_MM = (84.0, 60.0)
-SIDE_FIELD_MM = (60.0, 54.0)
-STEP_MM = 0.25
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Panel:
-    """One cut: where it stands on the sheet (pixels from the top left) and what is written on it."""
-
-    title: str
-    plane: Plane
-    box_px: tuple[int, int, int, int]  # left, top, width, height
-    edges: tuple[str, str, str, str]  # letters at left, right, top, bottom
-    step_mm: float = STEP_MM
-    bar_mm: int = 10
-    marks: tuple[NDArray[np.float64], ...] = ()  # points through which the other cuts pass
+from gpnet_node.results.panels import STEP_MM, Panel, lay_out
+from gpnet_node.results.planes import Plane, cut, cut_structure
 
 
 def draw(
@@ -66,7 +47,7 @@ def draw(
     Raises StorageError where the file cannot be written.
     """
     affine = np.asarray(volume.geometry.affine, dtype=float)
-    panels = _lay_out(labels, card, affine)
+    panels = lay_out(labels, card, affine)
     shades = _window(volume.voxels, affine, panels[0].plane)
     figure = Figure(figsize=(WIDTH_PX / DPI, HEIGHT_PX / DPI), dpi=DPI, facecolor=BACKGROUND)
     FigureCanvasAgg(figure)
@@ -82,90 +63,6 @@ def draw(
         figure.savefig(path, format="png", dpi=DPI, facecolor=BACKGROUND, metadata={"Software": None})
     except OSError as exc:
         raise StorageError(f"the picture cannot be written to {path}: {exc.strerror}") from exc
-
-
-def _lay_out(labels: LabelMap, card: ModelCard, affine: NDArray[np.float64]) -> list[_Panel]:
-    """The panels of the sheet: axial first, which sets the window, and the overview last."""
-    left, right = (_centre(labels, card, affine, side) for side in ("left", "right"))
-    middle = (left + right) / 2
-    front = (
-        (f"Axial   z = {tenths(middle[2])} mm", POSTERIOR, (20, 86, 674, 481), ("R", "L", "A", "P")),
-        (f"Coronal   y = {tenths(middle[1])} mm", -SUPERIOR, (706, 86, 674, 481), ("R", "L", "S", "I")),
-    )
-    sides = (("right", right, (20, 579, 444, 400)), ("left", left, (476, 579, 444, 400)))
-    overview = _Panel(
-        title="Overview, axial",
-        plane=_whole(labels, affine, middle, 448 / 400),
-        box_px=(932, 579, 448, 400),
-        edges=("R", "L", "A", "P"),
-        step_mm=0.5,
-        bar_mm=50,
-    )
-    return [
-        *(
-            _Panel(
-                title=title,
-                plane=_plane(middle, LEFT, down, FIELD_MM),
-                box_px=box,
-                edges=edges,
-                marks=(left, right, middle),
-            )
-            for title, down, box, edges in front
-        ),
-        *(
-            _Panel(
-                title=f"Sagittal {side}   x = {tenths(centre[0])} mm",
-                plane=_plane(centre, POSTERIOR, -SUPERIOR, SIDE_FIELD_MM),
-                box_px=box,
-                edges=("A", "P", "S", "I"),
-                marks=(middle,),
-            )
-            for side, centre, box in sides
-        ),
-        overview,
-    ]
-
-
-def _plane(
-    centre_mm: NDArray[np.float64],
-    right: NDArray[np.float64],
-    down: NDArray[np.float64],
-    field_mm: tuple[float, float],
-) -> Plane:
-    return Plane(centre_mm=centre_mm, right=right, down=down, width_mm=field_mm[0], height_mm=field_mm[1])
-
-
-def _centre(labels: LabelMap, card: ModelCard, affine: NDArray[np.float64], side: str) -> NDArray[np.float64]:
-    """Mean of the centres of one side's structures, so that a cut meets the small one too.
-
-    The middle of the volume where there is none.
-    """
-    numbers = [structure.number for structure in card.structures if structure.side == side]
-    centres = [
-        np.array([axis.mean() for axis in np.nonzero(labels.labels == number)])
-        for number in numbers
-        if (labels.labels == number).any()
-    ]
-    index = np.mean(centres, axis=0) if centres else (np.array(labels.labels.shape) - 1) / 2
-    return np.asarray(affine[:3, :3] @ index + affine[:3, 3])
-
-
-def _whole(
-    labels: LabelMap, affine: NDArray[np.float64], through_mm: NDArray[np.float64], aspect: float
-) -> Plane:
-    """An axial plane as large as the volume, at the height of the pallida."""
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(labels.labels.shape) - 1)
-    corners = corners @ affine[:3, :3].T + affine[:3, 3]
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    height = max(high[1] - low[1], (high[0] - low[0]) / aspect)
-    middle = (low + high) / 2
-    return Plane(
-        centre_mm=np.array([middle[0], middle[1], through_mm[2]]),
-        right=LEFT,
-        down=POSTERIOR,
-        width_mm=height * aspect,
-        height_mm=height,
-    )
 
 
 def _window(voxels: NDArray[np.float32], affine: NDArray[np.float64], plane: Plane) -> tuple[float, float]:
@@ -195,7 +92,7 @@ def _axes(figure: Figure, box_px: tuple[int, int, int, int]) -> Axes:
 
 def _draw_cut(
     axes: Axes,
-    panel: _Panel,
+    panel: Panel,
     voxels: NDArray[np.float32],
     affine: NDArray[np.float64],
     shades: tuple[float, float],
@@ -214,7 +111,7 @@ def _draw_cut(
 
 
 def _draw_contours(
-    axes: Axes, panel: _Panel, labels: LabelMap, card: ModelCard, affine: NDArray[np.float64]
+    axes: Axes, panel: Panel, labels: LabelMap, card: ModelCard, affine: NDArray[np.float64]
 ) -> None:
     points = panel.plane.points(panel.step_mm)
     x = (points - panel.plane.centre_mm) @ panel.plane.right
@@ -229,7 +126,7 @@ def _draw_contours(
         lines.set_path_effects([Stroke(linewidth=width + 1.6, foreground=halo), Normal()])
 
 
-def _annotate(axes: Axes, panel: _Panel) -> None:
+def _annotate(axes: Axes, panel: Panel) -> None:
     plane = panel.plane
     left, right, bottom, top = _extent(plane)
     axes.set_xlim(left, right)
@@ -248,7 +145,7 @@ def _annotate(axes: Axes, panel: _Panel) -> None:
     _draw_bar(axes, panel)
 
 
-def _draw_bar(axes: Axes, panel: _Panel) -> None:
+def _draw_bar(axes: Axes, panel: Panel) -> None:
     """A scale bar at the bottom right."""
     share = panel.bar_mm / panel.plane.width_mm
     ends, y = (0.96 - share, 0.96), 0.06
