@@ -25,6 +25,8 @@ from gpnet_node.errors import InputError, MissingSlicesError
 from gpnet_node.imaging.series import read_headers, sort, split
 from gpnet_node.store.states import AssociationOutcome, Instance, Series, SeriesState
 
+FAULTS_NAMED = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class Touch:
@@ -148,8 +150,14 @@ def examine(paths: Sequence[Path]) -> Geometry:
         except InputError as exc:
             faults.append(f"no volume: {exc}")
     if gaps:
-        return Geometry(sentence="; ".join(gaps), has_gap=True)
-    return Geometry(sentence="; ".join(faults or ["no gap between its first and last position"]))
+        return Geometry(sentence=_listed(gaps), has_gap=True)
+    return Geometry(sentence=_listed(faults or ["no gap between its first and last position"]))
+
+
+def _listed(sentences: Sequence[str]) -> str:
+    """The first few: a series can hold thousands of stacks, and the sentence is kept and shown."""
+    more = [f"and {len(sentences) - FAULTS_NAMED} more"] if len(sentences) > FAULTS_NAMED else []
+    return "; ".join([*sentences[:FAULTS_NAMED], *more])
 
 
 def count_images(images: Sequence[Instance]) -> Count:

@@ -1,9 +1,12 @@
+from math import cos, sin
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpnet_node.store.states import AssociationOutcome, Instance
-from gpnet_node.verdict import Count, Touch, aborts_not_made_good, count_images
+from gpnet_node.verdict import Count, Touch, aborts_not_made_good, count_images, examine
+from tests.factories import mr_series, uid_of
 from tests.stores import after
 
 RELEASED, ABORTED, OPEN = AssociationOutcome.RELEASED, AssociationOutcome.ABORTED, AssociationOutcome.OPEN
@@ -60,3 +63,15 @@ def counted(**fields: Any) -> Instance:  # noqa: ANN401
 )
 def test_the_headers_tell_a_number_only_where_they_agree_on_it(images: list[Instance], count: Count) -> None:
     assert count_images(images) == count
+
+
+def test_of_many_stacks_that_are_no_volume_the_first_are_named_and_the_others_counted(tmp_path: Path) -> None:
+    paths = mr_series(
+        tmp_path, slices=20, ImageOrientationPatient=lambda i: [cos(i), sin(i), 0, -sin(i), cos(i), 0]
+    )
+
+    geometry = examine(paths)
+
+    assert geometry.sentence.count("no volume: ") == 3
+    assert uid_of(paths[2]) in geometry.sentence
+    assert geometry.sentence.endswith("; and 17 more")
