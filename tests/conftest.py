@@ -1,9 +1,12 @@
 """What every test may ask for."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -28,3 +31,15 @@ def shared_data() -> Path:
 def model_folder() -> Path:
     """The shipped model: card and weights."""
     return REPOSITORY / "model_weights" / "gpnet-0"
+
+
+@pytest.fixture(autouse=True)
+def log_of_its_own() -> Iterator[None]:
+    """A command sets up the log of its whole process; here that ends with the test, as its stream does."""
+    before, root = structlog.get_config(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.configure(**before)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)

@@ -485,12 +485,14 @@ def test_serve_stops_with_status_78_where_a_role_cannot_start(configured: Path) 
 
 
 def test_train_without_its_extra_says_what_to_install_before_hours_of_work(
-    gpnet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gpnet: Run, tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ants", None)
+    for name in ("train.toml", "card.toml"):
+        (tmp_path / name).write_bytes((model_folder / name).read_bytes())
+    work = str(tmp_path / "work")
 
-    settings, folder = str(tmp_path / "train.toml"), str(tmp_path)
-    status, _, err = gpnet("train", settings, "--atlases", folder, "--work", folder)
+    status, _, err = gpnet("train", str(tmp_path / "train.toml"), "--atlases", str(tmp_path), "--work", work)
 
     assert status == 78
     assert "gpnet_node[train]" in err
