@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cc3d
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
@@ -149,6 +150,7 @@ def _side(
     tissue = _smooth_tissue(labels, grid)
     if side == "right":
         tissue = np.ascontiguousarray(tissue[:, :, ::-1])
+    tissue[_other_side(tissue)] = Tissue.WHITE_MATTER  # the atlas has one side: it must find no second one
     arrays: dict[str, NDArray[np.generic]] = {}
     pallidum = tissue == Tissue.GPE
     for name in ATLASES:
@@ -258,6 +260,13 @@ def _distance(part: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(
         sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(mask, False, False, True)), np.float32
     )
+
+
+def _other_side(tissue: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """What of the other side's pallidum reaches into the box: all but the largest component."""
+    components = cc3d.connected_components(tissue == Tissue.GPE, connectivity=26)
+    largest = 1 + int(np.argmax(np.bincount(components.ravel())[1:]))
+    return np.asarray((components > 0) & (components != largest))
 
 
 def _internal_capsule(tissue: NDArray[np.uint8]) -> NDArray[np.bool_]:
