@@ -17,6 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from gpnet_node.errors import InputError
 from gpnet_node.model.patient_grid import lps_grid
 from gpnet_node.model.tissue import FREESURFER_TISSUE, HEAD_TISSUE_OFFSET, Tissue
 
@@ -24,6 +25,7 @@ BOX_SPACING_MM = 0.6
 BOX_SHAPE = (112, 128, 112)  # (z, y, x): the network's box and a margin for deformation
 HEAD_SPACING_MM = 1.0
 PALLIDUM = {"left": 13, "right": 52}
+GPI_SHARE_OF_AN_ATLAS = (0.15, 0.55)  # of the pallidum; outside of it the registration has missed
 _CARRIED = (Tissue.STN, Tissue.SUBSTANTIA_NIGRA, Tissue.RED_NUCLEUS)
 
 
@@ -151,20 +153,21 @@ def _side(
     if side == "right":
         tissue = np.ascontiguousarray(tissue[:, :, ::-1])
     tissue[_other_side(tissue)] = Tissue.WHITE_MATTER  # the atlas has one side: it must find no second one
-    arrays: dict[str, NDArray[np.generic]] = {}
+    borders: dict[str, NDArray[np.float16]] = {}
     pallidum = tissue == Tissue.GPE
     for name in ATLASES:
         carried = _carry(parts[name], tissue)
-        arrays[f"{side}_border_{name}"] = (
-            _distance(carried[Tissue.GPE]) - _distance(carried[Tissue.GPI])
-        ).astype(np.float16) / np.float16(2)
+        borders[name] = ((_distance(carried[Tissue.GPE]) - _distance(carried[Tissue.GPI])) / 2).astype(
+            np.float16
+        )
         if name == "bigbrain":
             hosts = (Tissue.VENTRAL_DIENCEPHALON, Tissue.BRAINSTEM, Tissue.WHITE_MATTER)
             for nucleus in _CARRIED:
                 tissue[(carried[nucleus] > 0.5) & np.isin(tissue, hosts)] = nucleus
     tissue[_internal_capsule(tissue)] = Tissue.INTERNAL_CAPSULE
     tissue[pallidum] = Tissue.GPE
-    return arrays | {f"{side}_tissue": tissue}
+    kept = _trusted(borders, pallidum)
+    return {f"{side}_border_{name}": border for name, border in kept.items()} | {f"{side}_tissue": tissue}
 
 
 def _centre(mask: NDArray[np.bool_], image: sitk.Image) -> tuple[float, ...]:
@@ -260,6 +263,22 @@ def _distance(part: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(
         sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(mask, False, False, True)), np.float32
     )
+
+
+def _trusted(
+    borders: dict[str, NDArray[np.float16]], pallidum: NDArray[np.bool_]
+) -> dict[str, NDArray[np.float16]]:
+    """Borders that divide the pallidum as a registered atlas does; one that missed gives way to the other.
+
+    Raises InputError when both missed.
+    """
+    shares = {name: float((border[pallidum] > 0).mean()) for name, border in borders.items()}
+    good = [
+        name for name, share in shares.items() if GPI_SHARE_OF_AN_ATLAS[0] < share < GPI_SHARE_OF_AN_ATLAS[1]
+    ]
+    if not good:
+        raise InputError(f"no atlas divides this pallidum: GPi shares {shares}")
+    return {name: borders[name if name in good else good[0]] for name in borders}
 
 
 def _other_side(tissue: NDArray[np.uint8]) -> NDArray[np.bool_]:
