@@ -47,12 +47,15 @@ class Printer:
         return folder
 
 
-def send(port: int, called: str, series: Sequence[Path]) -> float:
+def send(port: int, called: str, series: Sequence[Path], *, subfolders: bool = False) -> float:
     """Send each folder on an association of its own, all at once; the seconds until the last is released.
+
+    ``subfolders``: send what is in them too, on the same association.
 
     That counts from the start of storescu, which takes as long for one peer as for the other.
     """
     command = [program("/usr/bin/storescu"), "-aet", "SCANNER", "-aec", called, "127.0.0.1", str(port), "+sd"]
+    command += ["+r"] if subfolders else []
     began = time.perf_counter()
     senders = [
         subprocess.Popen([*command, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
