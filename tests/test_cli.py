@@ -1,7 +1,6 @@
 """The command line: what it prints, what it answers, and what it leaves to the exit status."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
