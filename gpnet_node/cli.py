@@ -1,7 +1,8 @@
 """The ``gpnet-node`` command.
 
 Exit status: 0 done; 1 archive, database, peer or program failed; 2 wrong usage; 3 the series is not eligible;
-4 the files are not one whole volume; 5 no globus pallidus is found in it; 78 the configuration is wrong.
+4 the files are not one whole volume; 5 no globus pallidus is found in it; 6 the result is written, but a
+person must look at it; 78 the configuration is wrong.
 Heavy packages are imported by the verb that needs them, so that ``--help`` is quick and only what segments
 loads torch.
 """
@@ -17,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from gpnet_node.config import NODE_FILE, Configuration, defaults, load
+from gpnet_node.config import NODE_FILE, SHIPPED_MODEL, Configuration, defaults, load
 from gpnet_node.errors import (
     ConfigurationError,
     GpnetError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from gpnet_node.store.states import Job
 
 EXIT_FAILED, EXIT_NOT_ELIGIBLE, EXIT_NOT_A_VOLUME, EXIT_NO_PALLIDUM, EXIT_CONFIGURATION = 1, 3, 4, 5, 78
+EXIT_NEEDS_REVIEW = 6
 USUAL_FOLDER = Path("ae_config")
 _FILE_COLUMNS = 250
 
@@ -181,8 +183,8 @@ def segment(
 ) -> None:
     """Segment one series without a network: files in, SEG, structured report and picture out.
 
-    Exit status 3: not eligible; 4: not one whole volume; 5: no globus pallidus found. The reason is on
-    stderr.
+    Exit status 3: not eligible; 4: not one whole volume; 5: no globus pallidus found; 6: written, but the
+    result is doubtful and a person must look at it. The reason is on stderr.
     """
     from gpnet_node import display, offline
 
@@ -192,13 +194,15 @@ def segment(
         written = offline.segment(folder, out, configuration, gate=not no_gate)
     if as_json:
         display.print_json(display.written_as_json(written))
-        return
-    console = _out()
-    console.print(display.measurements(written.measurements))
-    for note in written.notes:
-        console.print(note, markup=False)
-    for path in written.paths:
-        console.print(str(path), markup=False)
+    else:
+        console = _out()
+        console.print(display.measurements(written.measurements))
+        for line in (*written.notes, *map(str, written.paths)):
+            console.print(line, markup=False)
+    for reason in written.reasons:
+        errors.print(f"needs review: {reason}", style="yellow", markup=False, soft_wrap=True)
+    if written.reasons:
+        raise typer.Exit(EXIT_NEEDS_REVIEW)
 
 
 @app.command()
@@ -236,7 +240,7 @@ def train(
     atlases: Annotated[Path, typer.Option(help="Folder with synthseg/, allen/ and bigbrain/.")],
     settings: Annotated[
         Path, typer.Argument(metavar="TRAIN_TOML", help="Settings; weights and card are written beside it.")
-    ] = Path("model_weights/gpnet-0/train.toml"),
+    ] = Path("model_weights") / SHIPPED_MODEL / "train.toml",
     work: Annotated[Path, typer.Option(help="Folder for what a stopped run goes on from.")] = Path(
         "build/train"
     ),

@@ -21,6 +21,7 @@ from gpnet_node.toml_file import KeyPath, TomlFile
 NODE_FILE = "node.toml"
 PEERS_FILE = "peers.toml"
 ROUTES_FILE = "routes.toml"
+SHIPPED_MODEL = "gpnet-0"  # folder under model_weights that the embedded defaults name
 
 Range = tuple[float, float]
 Positive = Annotated[float, Field(gt=0)]
@@ -230,7 +231,7 @@ class Configuration(_Frozen):
 
     node: NodeConfig
     peers: tuple[PeerConfig, ...] = ()
-    routes: tuple[RouteConfig, ...] = (RouteConfig(name="gpnet", model="gpnet-0"),)
+    routes: tuple[RouteConfig, ...] = (RouteConfig(name="gpnet", model=SHIPPED_MODEL),)
 
     def peer(self, name: str) -> PeerConfig:
         """Return the peer of that name. Raises ConfigurationError."""
@@ -266,7 +267,7 @@ def defaults(
     archive: Path, *, peers: Sequence[PeerConfig] = (), destinations: Sequence[str] = ()
 ) -> Configuration:
     """Return the embedded defaults with their one route, which sends to ``destinations``."""
-    route = RouteConfig(name="gpnet", model="gpnet-0", destinations=tuple(destinations))
+    route = RouteConfig(name="gpnet", model=SHIPPED_MODEL, destinations=tuple(destinations))
     return Configuration(node=NodeConfig(archive=archive), peers=tuple(peers), routes=(route,))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
-from gpnet_node.config import Configuration, NodeConfig, PeerConfig, defaults
+from gpnet_node.config import SHIPPED_MODEL, Configuration, NodeConfig, PeerConfig, defaults
 from gpnet_node.dimse.receiver import Receiver
 from gpnet_node.dimse.sender import Verdict, send
 from gpnet_node.errors import GpnetError, PeerError, StorageError
@@ -71,7 +71,7 @@ def run(out: Path, *, seed: int, say: Callable[[str], None]) -> Shown:
     GpnetError with the job's reason where the node did not segment the head.
     """
     _clear(out)
-    card = read_card(NodeConfig(archive=out).model_weights / "gpnet-0")
+    card = read_card(NodeConfig(archive=out).model_weights / SHIPPED_MODEL)
     say("drawing a 7T-like head on a grid of 0.4 x 0.4 x 1 mm")
     images = draw_head(out / "scanner", card, seed=seed)
     with _pacs(out / "pacs") as (pacs, pacs_port):

@@ -73,6 +73,7 @@ def written_as_json(written: Written) -> dict[str, Any]:
         "files": [str(path) for path in written.paths],
         "model": {"name": written.card.name, "version": written.card.version},
         "notes": list(written.notes),
+        "needs_review": list(written.reasons),
         "measurements": [
             {
                 "structure": it.structure.name,

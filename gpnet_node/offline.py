@@ -21,12 +21,13 @@ PICTURE = "segmentation.png"
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What was made of a folder; ``paths``: SEG, report, picture."""
+    """What was made of a folder; ``paths``: SEG, report, picture. ``reasons``: why it needs review."""
 
     paths: tuple[Path, ...]
     card: ModelCard
     measurements: tuple[Measurement, ...]
     notes: tuple[str, ...]
+    reasons: tuple[str, ...]
 
 
 def segment(
@@ -70,6 +71,7 @@ def segment(
         card=card,
         measurements=results.measurements,
         notes=results.notes,
+        reasons=results.quality.reasons,
     )
 
 

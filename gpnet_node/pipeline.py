@@ -12,6 +12,7 @@ from gpnet_node.errors import NotEligibleError
 from gpnet_node.imaging import gate, series
 from gpnet_node.imaging.volume import LabelMap, Volume, assemble
 from gpnet_node.model.card import ModelCard
+from gpnet_node.model.segmentation import Quality, Segmentation
 from gpnet_node.results import selfcheck
 from gpnet_node.results.header import encode
 from gpnet_node.results.identifiers import JobIdentity
@@ -21,14 +22,14 @@ from gpnet_node.results.seg import write_seg
 
 
 class Segmenter(Protocol):
-    """Anything that turns a volume into a label map: here GP-net on this machine."""
+    """Anything that segments a volume: here GP-net on this machine."""
 
     @property
     def card(self) -> ModelCard:
         """The structures that its label maps hold."""
 
-    def segment(self, volume: Volume) -> LabelMap:
-        """Label map on exactly the volume's grid. Raises NoPallidumError."""
+    def segment(self, volume: Volume) -> Segmentation:
+        """Label map on exactly the volume's grid, and how far to trust it. Raises NoPallidumError."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +44,16 @@ class WrittenObject:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Results:
-    """What one series became. ``route`` is None when the gate was not asked."""
+    """What one series became. ``route`` is None when the gate was not asked.
+
+    Where ``quality`` has reasons, a person must look at the objects before they leave.
+    """
 
     route: RouteConfig | None
     notes: tuple[str, ...]
     volume: Volume
     labels: LabelMap
+    quality: Quality
     measurements: tuple[Measurement, ...]
     objects: tuple[WrittenObject, ...]
 
@@ -75,10 +80,12 @@ def run(
         raise NotEligibleError(decision.reasons)
     volume = assemble(decision.stack)
     segmenter = segmenter_for(decision.route)
-    labels = segmenter.segment(volume)
+    segmentation = segmenter.segment(volume)
+    labels, quality = segmentation.labels, segmentation.quality
     measurements = measure(volume, labels, segmenter.card)
     seg = write_seg(volume, labels, segmenter.card, job)
-    report = write_report(volume, labels, measurements, seg, segmenter.card, job, notes=decision.notes)
+    notes = (*decision.notes, *(f"Needs review: {reason}." for reason in quality.reasons))
+    report = write_report(volume, labels, measurements, seg, segmenter.card, job, notes=notes)
     objects = (_written("seg", seg), _written("sr", report))
     selfcheck.check(objects[0].content, objects[1].content, volume, labels, measurements, segmenter.card)
     return Results(
@@ -86,6 +93,7 @@ def run(
         notes=decision.notes,
         volume=volume,
         labels=labels,
+        quality=quality,
         measurements=measurements,
         objects=objects,
     )

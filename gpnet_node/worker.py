@@ -159,15 +159,18 @@ class Worker:
         )
 
     def _written(self, job: Job, results: Results) -> Outcome:
-        """Make the objects safe in the archive, and say what is owed to whom. Raises StorageError."""
+        """Make the objects safe in the archive, and say what is owed to whom. Raises StorageError.
+
+        Nothing leaves of a doubtful result before the operator's release.
+        """
         route = results.route
         card = self._segmenter_for(route).card
         kept = tuple(self._kept(job, written) for written in results.objects)
         peers = [self._configuration.peer(name) for name in (route.destinations if route else ())]
-        sentence = f"{len(kept)} objects written"
+        doubts = results.quality.reasons
         return Outcome(
-            state=JobState.WRITTEN,
-            sentence="; ".join([sentence, *results.notes]),
+            state=JobState.NEEDS_REVIEW if doubts else JobState.WRITTEN,
+            sentence="; ".join([*doubts, f"{len(kept)} objects written", *results.notes]),
             route=route.name if route else None,
             model=f"{card.name} {card.version}",
             label_digest=content_digest(results.labels, card, self._identity(job)),

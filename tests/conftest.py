@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import structlog
 
+from gpnet_node.config import SHIPPED_MODEL
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -30,7 +32,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def model_folder() -> Path:
     """The shipped model: card and weights."""
-    return REPOSITORY / "model_weights" / "gpnet-0"
+    return REPOSITORY / "model_weights" / SHIPPED_MODEL
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpnet_node.config import (
+    SHIPPED_MODEL,
     Configuration,
     ContrastRule,
     EligibilityConfig,
@@ -57,7 +58,9 @@ def configuration_of(
     return Configuration(
         node=NodeConfig.model_validate(quick | settings),
         peers=tuple(peers),
-        routes=(RouteConfig(name="gpnet", model="gpnet-0", destinations=destinations, eligible=eligible),),
+        routes=(
+            RouteConfig(name="gpnet", model=SHIPPED_MODEL, destinations=destinations, eligible=eligible),
+        ),
     )
 
 

@@ -8,14 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gpnet_node.config import Configuration, RouteConfig
+from gpnet_node.config import SHIPPED_MODEL, Configuration, RouteConfig
 from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.model.card import ModelCard, read_card
+from gpnet_node.model.segmentation import Quality, Segmentation
 from gpnet_node.pipeline import Segmenter
 
-MODEL = Path(__file__).resolve().parents[1] / "model_weights" / "gpnet-0"
+MODEL = Path(__file__).resolve().parents[1] / "model_weights" / SHIPPED_MODEL
 HOLD = "hold"  # while the archive has a file of this name, a held segmenter does not finish
+
+
+def segmentation(volume: Volume, labels: NDArray[np.uint8], *reasons: str) -> Segmentation:
+    """A label map with the reasons for its review; nothing is known of probabilities."""
+    label_map = LabelMap(labels=labels, geometry=volume.geometry)
+    return Segmentation(labels=label_map, sides={}, quality=Quality(reasons=reasons))
 
 
 class ThresholdSegmenter:
@@ -24,7 +32,7 @@ class ThresholdSegmenter:
     def __init__(self) -> None:
         self.card: ModelCard = read_card(MODEL)
 
-    def segment(self, volume: Volume) -> LabelMap:
+    def segment(self, volume: Volume) -> Segmentation:
         """Label map on the volume's grid."""
         shape = volume.voxels.shape
         index = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), axis=-1)
@@ -37,7 +45,20 @@ class ThresholdSegmenter:
             side = dark & near & (sign * x > 0)
             labels[side & (np.abs(x) >= 18)] = outer
             labels[side & (np.abs(x) < 18)] = inner
-        return LabelMap(labels=labels, geometry=volume.geometry)
+        return segmentation(volume, labels)
+
+
+class DoubtfulSegmenter:
+    """Segments, and finds a reason to doubt it."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+        self._inner = ThresholdSegmenter()
+        self.card = self._inner.card
+
+    def segment(self, volume: Volume) -> Segmentation:
+        """Label map on the volume's grid, with its reason for a review."""
+        return segmentation(volume, self._inner.segment(volume).labels.labels, self._reason)
 
 
 class HeldSegmenter:
@@ -48,7 +69,7 @@ class HeldSegmenter:
         self._inner = ThresholdSegmenter()
         self.card = self._inner.card
 
-    def segment(self, volume: Volume) -> LabelMap:
+    def segment(self, volume: Volume) -> Segmentation:
         """Label map on the volume's grid, in the end."""
         while self._hold.exists():
             time.sleep(0.02)
@@ -58,6 +79,12 @@ class HeldSegmenter:
 def threshold_segmenters(configuration: Configuration) -> Callable[[RouteConfig | None], Segmenter]:
     """For a node whose worker uses the threshold."""
     segmenter = ThresholdSegmenter()
+    return lambda _route: segmenter
+
+
+def doubtful_segmenters(configuration: Configuration) -> Callable[[RouteConfig | None], Segmenter]:
+    """For a command whose results are all doubtful."""
+    segmenter = DoubtfulSegmenter("the left pallidum is doubtful")
     return lambda _route: segmenter
 
 

@@ -14,7 +14,7 @@ import pytest
 from pydicom import dcmread
 
 from gpnet_node.cli import app, run
-from gpnet_node.config import load
+from gpnet_node.config import SHIPPED_MODEL, load
 from gpnet_node.model.drawn_series import write_series
 from gpnet_node.node import Parts, build, now
 from gpnet_node.store.database import BUSY_SECONDS, writing
@@ -46,7 +46,7 @@ def write_configuration(folder: Path, *, pacs: int = 104, node: str = "") -> Pat
     """Write a configuration whose model is a card with a hash of its own."""
     model = folder / "models" / "toy"
     model.mkdir(parents=True)
-    shipped = Path(__file__).resolve().parents[1] / "model_weights" / "gpnet-0" / "card.toml"
+    shipped = Path(__file__).resolve().parents[1] / "model_weights" / SHIPPED_MODEL / "card.toml"
     lines = [
         line if not line.startswith("weights_sha256") else f'weights_sha256 = "{_EMPTY_SHA256}"'
         for line in shipped.read_text().splitlines()

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from gpnet_node.config import (
+    SHIPPED_MODEL,
     Configuration,
     NodeConfig,
     PeerConfig,
@@ -21,7 +22,7 @@ PACS = '[[peer]]\nname = "pacs"\nae_title = "PACS"\nhost = "localhost"\nport = 1
 
 def config_folder(folder: Path, *, node: str = "", peers: str = PACS, routes: str | None = None) -> Path:
     """Write the three files, with a model that exists beside them."""
-    model = folder / "models" / "gpnet-0"
+    model = folder / "models" / SHIPPED_MODEL
     model.mkdir(parents=True)
     (model / "card.toml").touch()
     (folder / "node.toml").write_text(f'archive = "archive"\nmodel_weights = "models"\n{node}')
@@ -105,7 +106,7 @@ def test_a_key_in_the_second_of_two_tables_is_named_with_its_own_line(tmp_path: 
 
 def test_a_key_deep_in_nested_tables_is_named_with_its_own_line(tmp_path: Path) -> None:
     rule = '[[route.eligible.contrast]]\nname = "a"\n'
-    routes = f'[[route]]\nname = "r"\nmodel = "gpnet-0"\n{rule}{rule}echo_time_ms = [90, 30]\n'
+    routes = f'[[route]]\nname = "r"\nmodel = "{SHIPPED_MODEL}"\n{rule}{rule}echo_time_ms = [90, 30]\n'
 
     text = fault(config_folder(tmp_path, routes=routes))
 
@@ -127,7 +128,7 @@ def test_a_name_that_nothing_bears_is_named_with_file_and_line(
     tmp_path: Path, key: str, value: str, named: str
 ) -> None:
     peers = PACS + '[[peer]]\nname = "scanner"\nae_title = "MR"\n'
-    rest = {"model": '"gpnet-0"', "destinations": '["pacs"]', key: value}
+    rest = {"model": f'"{SHIPPED_MODEL}"', "destinations": '["pacs"]', key: value}
     routes = '[[route]]\nname = "r"\n' + "".join(f"{k} = {v}\n" for k, v in rest.items())
 
     text = fault(config_folder(tmp_path, peers=peers, routes=routes))
@@ -183,7 +184,7 @@ def test_an_ae_title_may_hold_spaces_and_sixteen_characters(title: str) -> None:
 
 def test_a_pattern_that_is_no_regular_expression_is_refused(tmp_path: Path) -> None:
     routes = (
-        '[[route]]\nname = "r"\nmodel = "gpnet-0"\n'
+        f'[[route]]\nname = "r"\nmodel = "{SHIPPED_MODEL}"\n'
         '[[route.eligible.contrast]]\nname = "a"\ndescription_pattern = "("\n'
     )
 

@@ -21,6 +21,7 @@ from pynetdicom import AE, _config
 from pynetdicom.association import Association
 
 from gpnet_node import pipeline
+from gpnet_node.config import SHIPPED_MODEL
 from gpnet_node.errors import ConfigurationError
 from gpnet_node.node import BACKUP, Role, gpnet_segmenters
 from gpnet_node.results.identifiers import JobIdentity
@@ -324,7 +325,7 @@ def test_a_role_that_died_is_started_again(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_the_cards_stop_the_start(tmp_path: Path, model_folder: Path) -> None:
-    folder = tmp_path / "models" / "gpnet-0"
+    folder = tmp_path / "models" / SHIPPED_MODEL
     folder.mkdir(parents=True)
     (folder / "card.toml").write_bytes((model_folder / "card.toml").read_bytes())
     (folder / "weights.safetensors").write_bytes(b"other weights")

@@ -9,7 +9,7 @@ from gpnet_node.errors import ConfigurationError, NotEligibleError
 from gpnet_node.offline import segment
 from tests.nodes import configuration_of
 from tests.pallida import draw_head
-from tests.segmenters import threshold_segmenters
+from tests.segmenters import doubtful_segmenters, threshold_segmenters
 
 
 def test_a_folder_becomes_segmentation_report_and_picture(tmp_path: Path) -> None:
@@ -35,6 +35,16 @@ def test_a_folder_becomes_segmentation_report_and_picture(tmp_path: Path) -> Non
         "GPe right",
         "GPi right",
     ]
+
+
+def test_a_doubtful_result_is_written_with_its_reason(tmp_path: Path) -> None:
+    draw_head(tmp_path / "in")
+    folders = (tmp_path / "in", tmp_path / "out")
+
+    written = segment(*folders, configuration_of(tmp_path), gate=True, segmenters=doubtful_segmenters)
+
+    assert all(path.is_file() for path in written.paths)
+    assert written.reasons == ("the left pallidum is doubtful",)
 
 
 def test_the_gate_is_asked_unless_it_is_left_out(tmp_path: Path) -> None:

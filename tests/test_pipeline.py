@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from gpnet_node.config import RouteConfig
+from gpnet_node.config import SHIPPED_MODEL, RouteConfig
 from gpnet_node.errors import MissingSlicesError, NotEligibleError
 from gpnet_node.model.drawn_series import write_series
 from gpnet_node.model.evaluate import dice
@@ -18,7 +18,7 @@ from tests.drawn import drawn_head
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 JOB = JobIdentity(job_uid="2.25.99", created_at=NOON, node_ae_title="GPNET", software_version="0")
-ROUTE = RouteConfig(name="gpnet", model="gpnet-0")
+ROUTE = RouteConfig(name="gpnet", model=SHIPPED_MODEL)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 from pydicom import dcmread
 
+from gpnet_node.config import SHIPPED_MODEL
 from gpnet_node.errors import NotAVolumeError
 from gpnet_node.imaging.series import choose, find_files, read_headers, split
 from gpnet_node.imaging.volume import LabelMap, Volume, assemble
@@ -148,7 +149,7 @@ def test_dcmqi_reads_every_number_of_the_report(results: Results, tmp_path: Path
         assert group["Finding"]["CodeValue"] == structure.type.value
         assert group["FindingSite"]["CodeValue"] == structure.region.value
         assert group["Laterality"]["CodeValue"] == structure.laterality.value
-        assert group["measurementAlgorithmIdentification"]["AlgorithmName"] == "gpnet-0"
+        assert group["measurementAlgorithmIdentification"]["AlgorithmName"] == SHIPPED_MODEL
 
 
 def test_dcmtk_prints_the_report(results: Results, tmp_path: Path) -> None:

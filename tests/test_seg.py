@@ -22,6 +22,7 @@ from gpnet_node.results.report import write_report
 from gpnet_node.results.seg import write_seg
 from tests.factories import rewrite
 from tests.pallida import JOB, OBLIQUE, draw_head
+from tests.segmenters import MODEL
 
 NAMES = {
     "japanese": ("ISO 2022 IR 6\\ISO 2022 IR 87", "Yamada^Tarou=山田^太郎=やまだ^たろう"),
@@ -322,7 +323,7 @@ Path(sys.argv[3]).write_bytes(encode(write_seg(head.volume, head.labels, card, J
 """
     out = tmp_path / "seg.dcm"
     repository = Path(__file__).resolve().parents[1]
-    command = [sys.executable, "-c", script, tmp_path / "in", repository / "model_weights" / "gpnet-0", out]
+    command = [sys.executable, "-c", script, tmp_path / "in", MODEL, out]
     environment = {**os.environ, "PYTHONHASHSEED": "99", "TZ": "Asia/Tokyo", "PYTHONPATH": str(repository)}
 
     subprocess.run([str(part) for part in command], env=environment, check=True, timeout=120)

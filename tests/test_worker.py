@@ -14,8 +14,10 @@ import pydicom
 import pytest
 
 from gpnet_node import pipeline
+from gpnet_node.config import SHIPPED_MODEL
 from gpnet_node.errors import NoPallidumError
-from gpnet_node.imaging.volume import LabelMap, Volume
+from gpnet_node.imaging.volume import Volume
+from gpnet_node.model.segmentation import Segmentation
 from gpnet_node.node import Parts, build, now
 from gpnet_node.pipeline import Segmenter
 from gpnet_node.results.identifiers import JobIdentity
@@ -24,23 +26,23 @@ from gpnet_node.worker import Worker
 from tests.nodes import configuration_of
 from tests.pallida import draw_head
 from tests.peers import wait_until
-from tests.segmenters import HeldSegmenter, ThresholdSegmenter
+from tests.segmenters import DoubtfulSegmenter, HeldSegmenter, ThresholdSegmenter, segmentation
 from tests.stores import keep
 
 
 class Odd(ThresholdSegmenter):
     """Does something else than segmenting."""
 
-    def __init__(self, act: Callable[[Volume], LabelMap]) -> None:
+    def __init__(self, act: Callable[[Volume], Segmentation]) -> None:
         super().__init__()
         self._act = act
 
-    def segment(self, volume: Volume) -> LabelMap:
+    def segment(self, volume: Volume) -> Segmentation:
         return self._act(volume)
 
 
 def raising(error: Exception) -> Segmenter:
-    def act(volume: Volume) -> LabelMap:
+    def act(volume: Volume) -> Segmentation:
         raise error
 
     return Odd(act)
@@ -105,7 +107,7 @@ def test_an_eligible_series_becomes_archived_objects_owed_to_the_routes_peers(tm
         results = at.parts.jobs.results(job.uid)
         assert (done.state, done.route) == (JobState.WRITTEN, "gpnet")
         assert done.model is not None
-        assert done.model.startswith("gpnet-0")
+        assert done.model.startswith(SHIPPED_MODEL)
         assert [it.kind for it in results] == ["seg", "sr"]
         assert [(d.kind, d.peer) for d in at.parts.outbox.of_job(job.uid)] == [
             ("seg", "pacs"),
@@ -155,8 +157,8 @@ def test_a_volume_without_pallidum_fails_and_says_so(tmp_path: Path) -> None:
 
 
 def test_an_object_that_the_self_check_stops_needs_review_and_nothing_is_owed(tmp_path: Path) -> None:
-    def unmapped(volume: Volume) -> LabelMap:
-        return LabelMap(labels=np.full(volume.voxels.shape, 9, np.uint8), geometry=volume.geometry)
+    def unmapped(volume: Volume) -> Segmentation:
+        return segmentation(volume, np.full(volume.voxels.shape, 9, np.uint8))
 
     with bench(tmp_path, Odd(unmapped)) as at:
         job = at.queue(draw_head(tmp_path / "series").paths)
@@ -167,11 +169,39 @@ def test_an_object_that_the_self_check_stops_needs_review_and_nothing_is_owed(tm
         assert at.parts.outbox.of_job(job.uid) == ()
 
 
+def test_a_doubtful_result_needs_review_and_leaves_only_when_the_operator_releases_it(tmp_path: Path) -> None:
+    with bench(tmp_path, DoubtfulSegmenter("the left pallidum is doubtful")) as at:
+        job = at.queue(draw_head(tmp_path / "series").paths)
+        at.work()
+
+        doubtful, kept = at.job(job), at.parts.jobs.results(job.uid)
+        due_before = at.parts.outbox.due(now=now())
+        at.parts.jobs.release(job.uid, now=now())
+        assert doubtful.state is JobState.NEEDS_REVIEW
+        assert "the left pallidum is doubtful" in doubtful.reason
+        assert [it.kind for it in kept] == ["seg", "sr"]
+        report = (at.parts.archive.root / kept[1].path).read_bytes()
+        assert b"Needs review: the left pallidum is doubtful." in report
+        assert due_before == ()
+        assert [(d.kind, d.peer) for d in at.parts.outbox.due(now=now())] == [("seg", "pacs"), ("sr", "pacs")]
+
+
+def test_a_doubtful_result_that_the_operator_rejects_never_leaves(tmp_path: Path) -> None:
+    with bench(tmp_path, DoubtfulSegmenter("the left pallidum is doubtful")) as at:
+        job = at.queue(draw_head(tmp_path / "series").paths)
+        at.work()
+
+        at.parts.jobs.reject(job.uid, now=now())
+
+        assert at.job(job).state is JobState.REJECTED
+        assert at.parts.outbox.due(now=now()) == ()
+
+
 def test_a_bug_ends_its_job_without_quoting_it_and_the_next_job_is_done(tmp_path: Path) -> None:
     faulty: list[Exception] = [ValueError("Example^Person")]
     sound = ThresholdSegmenter()
 
-    def act(volume: Volume) -> LabelMap:
+    def act(volume: Volume) -> Segmentation:
         if faulty:
             raise faulty.pop()
         return sound.segment(volume)
@@ -193,7 +223,7 @@ def test_a_job_that_was_superseded_meanwhile_is_dropped(tmp_path: Path) -> None:
     sound = ThresholdSegmenter()
     again: list[Callable[[], Job]] = []
 
-    def act(volume: Volume) -> LabelMap:
+    def act(volume: Volume) -> Segmentation:
         again[0]()
         return sound.segment(volume)
 
