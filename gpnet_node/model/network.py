@@ -49,12 +49,14 @@ class GPNetConfig:
     def paper(cls) -> "GPNetConfig":
         """Settings of Solomon et al. 2021, 12.4 M parameters; 96 x 192 x 112 voxels of 0.39 mm in the paper.
 
-        The text leaves four things open; the authors' released code (KrakenLeaf/Attention-Gated-Networks)
-        answers them, and the stated size is met so: offsets come from a convolution as large as the one that
-        they deform; of a level's two convolutions the first is deformable; gates compare in as many channels
-        as the skip has; and a gate above the lowest is opened by the decoder level below it. Two things
-        differ here: what a BatchNorm behind it would cancel is left out (biases, and the scale and shift
-        between the two merges of a paired gate), and offsets start at zero, as Dai 2017 asks.
+        Four choices are readings of the description. The parameter count settles two: offsets come from a
+        convolution as large as the one that they deform (3^3 ones would make 11.2 M), and of a level's two
+        convolutions the first is deformable (the second: 13.5 M). It allows either for two more (12.2-12.4 M),
+        which follow the authors' released code (KrakenLeaf/Attention-Gated-Networks): gates compare in as
+        many channels as the skip has, and a gate above the lowest is opened by the decoder level below it.
+
+        Two things differ from that code: what a BatchNorm behind it would cancel is left out (biases, and
+        scale and shift between the two merges of a paired gate), and offsets start at zero, as in Dai 2017.
         """
         return cls(
             filters=(16, 32, 64, 128, 256),
