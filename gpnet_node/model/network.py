@@ -51,7 +51,7 @@ class GPNetConfig:
 
         Four choices are readings of the description. The parameter count settles two: offsets come from a
         convolution as large as the one that they deform (3^3 ones would make 11.2 M), and of a level's two
-        convolutions the first is deformable (the second: 13.5 M). It allows either for two more (12.2-12.4 M),
+        convolutions the first is deformable (the second: 13.5 M). It leaves two more open (12.2-12.4 M),
         which follow the authors' released code (KrakenLeaf/Attention-Gated-Networks): gates compare in as
         many channels as the skip has, and a gate above the lowest is opened by the decoder level below it.
 
