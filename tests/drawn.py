@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gpnet_node.config import SHIPPED_MODEL
 from gpnet_node.model import shape
 from gpnet_node.model.card import read_card
-from gpnet_node.model.evaluate import slab_geometry
+from gpnet_node.model.cohort import slab_geometry, turn
 from gpnet_node.model.head import DrawnHead, draw_series
-from gpnet_node.model.synthesise import DrawSettings
+from gpnet_node.model.pose import Seeds
+from gpnet_node.model.scene import Contrast, DrawSettings, Scene, Visibility
 
-MODEL = Path(__file__).resolve().parents[1] / "model_weights" / "gpnet-0"
-CLEAR = DrawSettings(shares=(1.0, 0.0, 0.0, 0.0), snr=(22.0, 26.0), bias=0.2, elastic_mm=0.4)
+MODEL = Path(__file__).resolve().parents[1] / "model_weights" / SHIPPED_MODEL
+CLEAR = Scene(contrast=Contrast.T2, visibility=Visibility.CLEAR)
+PLAIN = DrawSettings(elastic_mm=0.4, border_shift_sd_mm=0.3, border_tilt_sd_degrees=3.0)
 
 
 @lru_cache(maxsize=4)
@@ -24,20 +27,15 @@ def drawn_head(
     slices: int = 44,
     turned_degrees: tuple[float, float, float] = (0.0, 0.0, 0.0),
     centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    scene: Scene = CLEAR,
 ) -> DrawnHead:
     """A coarse slab, quick to draw. ``turned_degrees``: about the patient's x, y and z axes."""
-    rng = np.random.default_rng(seed)
     geometry = slab_geometry(spacing_mm, slices, turned=turn(turned_degrees), centre_mm=centre_mm)
-    return draw_series(shape.draw(rng), rng, geometry, read_card(MODEL), CLEAR)
+    head = shape.draw(np.random.default_rng(seed))
+    return draw_series(head, scene, geometry, read_card(MODEL), Seeds.all(seed), PLAIN)
 
 
-def turn(degrees: tuple[float, float, float]) -> NDArray[np.float64]:
-    """Rotation by angles about the patient's x, y and z axes, in that order."""
-    turned = np.eye(3)
-    for axis, angle in enumerate(np.deg2rad(degrees)):
-        one = np.eye(3)
-        a, b = [(1, 2), (2, 0), (0, 1)][axis]
-        one[a, a] = one[b, b] = np.cos(angle)
-        one[a, b], one[b, a] = -np.sin(angle), np.sin(angle)
-        turned = one @ turned
-    return turned
+def dice(found: NDArray[np.uint8], truth: NDArray[np.uint8], number: int) -> float:
+    """2 |A and B| / (|A| + |B|) of one label."""
+    a, b = found == number, truth == number
+    return 2 * int((a & b).sum()) / (int(a.sum()) + int(b.sum()))

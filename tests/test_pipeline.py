@@ -10,11 +10,10 @@ from pydicom import dcmread
 from gpnet_node.config import SHIPPED_MODEL, RouteConfig
 from gpnet_node.errors import MissingSlicesError, NotEligibleError
 from gpnet_node.model.drawn_series import write_series
-from gpnet_node.model.evaluate import dice
 from gpnet_node.model.segment import GPNetSegmenter
 from gpnet_node.pipeline import Results, run
 from gpnet_node.results.identifiers import JobIdentity
-from tests.drawn import drawn_head
+from tests.drawn import dice, drawn_head
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 JOB = JobIdentity(job_uid="2.25.99", created_at=NOON, node_ae_title="GPNET", software_version="0")

@@ -11,10 +11,6 @@ from numpy.typing import NDArray
 from gpnet_node.errors import NoPallidumError
 from gpnet_node.imaging.volume import Volume
 
-# Width of the Gaussian that goes before sampling on a coarser grid, as a share of what a Gaussian as wide as
-# the voxels (FWHM) would need; chosen on drawn heads of 0.39 mm in plane.
-_SMOOTHING = 1.0
-_FWHM_TO_SD = 0.4247
 _MARGIN_VOXELS = 4  # around a part of a volume, for the smoothing
 
 
@@ -51,17 +47,16 @@ def on_grid(values: NDArray[np.float32], spacing_mm: float, origin_mm: Sequence[
 def sample(image: sitk.Image, grid: sitk.Image) -> NDArray[np.float32]:
     """The image on the voxels of ``grid`` (z, y, x), linear between voxels, 0 beyond the image.
 
-    Where the image's voxels are finer than the grid's it is smoothed first, so that noise does not alias.
-    Only the part of the image that the grid covers is worked on.
+    Where the image's voxels are finer than the grid's it is smoothed first, to the width (in variance) of the
+    grid's voxels, so that noise does not alias. Only the part of the image that the grid covers is worked on.
     """
     window = covered(image, grid, margin=_MARGIN_VOXELS)
     if window is None:
         return np.zeros(grid.GetSize()[::-1], np.float32)
     part = image[tuple(slice(a, b) for a, b in window)]
     wanted = grid.GetSpacing()[0]
-    variances = [
-        (_SMOOTHING * _FWHM_TO_SD) ** 2 * max(0.0, wanted**2 - spacing**2) for spacing in part.GetSpacing()
-    ]
+    # A voxel as wide as w averages over a variance of w^2 / 12.
+    variances = [max(0.0, wanted**2 - spacing**2) / 12 for spacing in part.GetSpacing()]
     if max(variances) > 0:
         part = sitk.DiscreteGaussian(part, variances)
     values: NDArray[np.float32] = sitk.GetArrayFromImage(

@@ -178,7 +178,7 @@ def predict_dice(regression: DiceRegression, features: Mapping[str, float]) -> f
 
 def fit_predicted_dice(
     features: Sequence[Mapping[str, float]],
-    dice: Sequence[float],
+    dice: Sequence[float] | NDArray[np.float64],
     *,
     names: Sequence[str] = FEATURES,
     fitted_on: str = "",
