@@ -24,10 +24,11 @@ from gpnet_node.imaging.series import read_headers, split
 from gpnet_node.imaging.volume import LabelMap, assemble
 from gpnet_node.model import shape
 from gpnet_node.model.card import ModelCard, read_card
+from gpnet_node.model.cohort import slab_geometry
 from gpnet_node.model.drawn_series import write_series
-from gpnet_node.model.evaluate import slab_geometry
 from gpnet_node.model.head import draw_series
-from gpnet_node.model.synthesise import DrawSettings
+from gpnet_node.model.pose import Seeds
+from gpnet_node.model.scene import Contrast, DrawSettings, Scene, Visibility
 from gpnet_node.node import build, now
 from gpnet_node.results.measure import Measurement, measure
 from gpnet_node.results.picture import draw as draw_picture
@@ -41,13 +42,9 @@ _DEADLINE_SECONDS = 600.0
 _MARK = "made-by-gpnet-node-demo"
 _ENDED = {JobState.REJECTED, JobState.NEEDS_REVIEW, JobState.FAILED, JobState.PARKED, JobState.CANCELLED}
 # A slab like a good 7T T2 TSE: the contrast prior's middle, little noise, a lamina that can be seen.
-_GOOD_SCAN = DrawSettings(
-    shares=(1.0, 0.0, 0.0, 0.0),
-    pallidum_mm3=(1900.0, 2000.0),
-    gpi_share=(0.32, 0.36),
-    snr=(22.0, 26.0),
-    bias=0.2,
-    elastic_mm=0.4,
+_GOOD_SCAN = Scene(contrast=Contrast.T2, visibility=Visibility.CLEAR)
+_PLAIN_SHAPE = DrawSettings(
+    pallidum_mm3=(1900.0, 2000.0), gpi_share=(0.32, 0.36), border_shift_sd_mm=0.2, elastic_mm=0.4
 )
 
 
@@ -103,8 +100,9 @@ def run(out: Path, *, seed: int, say: Callable[[str], None]) -> Shown:
 
 def draw_head(folder: Path, card: ModelCard, *, seed: int) -> tuple[Path, ...]:
     """Draw a head that never existed and write it as a classic MR series."""
-    rng = np.random.default_rng(seed)
-    drawn = draw_series(shape.draw(rng), rng, slab_geometry(SPACING_MM, SLICES), card, _GOOD_SCAN)
+    head = shape.draw(np.random.default_rng(seed))
+    geometry = slab_geometry(SPACING_MM, SLICES)
+    drawn = draw_series(head, _GOOD_SCAN, geometry, card, Seeds.all(seed), _PLAIN_SHAPE)
     return write_series(drawn, folder, description="T2 TSE axial (drawn)", at=now())
 
 

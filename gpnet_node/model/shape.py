@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from gpnet_node.model import atlas
-from gpnet_node.model.head import Head
+from gpnet_node.model.pose import Head
 from gpnet_node.model.tissue import HEAD_TISSUE_OFFSET, Tissue
 
 SHAPE_FILE = Path(__file__).with_name("shape.npz")
@@ -60,7 +60,7 @@ def draw(rng: np.random.Generator, path: Path = SHAPE_FILE) -> Head:
                 tissue=data[f"{side}_tissue"],
                 border={
                     name: (data[f"{side}_border_{name}"] * np.float16(_BORDER_STEP_MM)).astype(np.float16)
-                    for name in atlas.ATLASES
+                    for name in atlas.BORDERS
                 },
             )
             for side in atlas.PALLIDUM

@@ -25,9 +25,14 @@ class Tissue(IntEnum):
     VESSEL = 16
     CEREBELLAR_CORTEX = 17
     LAMINA = 18  # medial medullary lamina; drawn, never a label of an anatomy
+    ZONA_INCERTA = 19
+    CLAUSTRUM = 20
+    ANTERIOR_COMMISSURE = 21
+    OPTIC_TRACT = 22
 
 
-HEAD_TISSUE_OFFSET = 20  # skull, skin, fat, eyes ...: sixteen classes of any contrast
+HEAD_TISSUE_OFFSET = 24  # skull, skin, fat, eyes ...: sixteen classes of any contrast
+TISSUES = HEAD_TISSUE_OFFSET + 16
 
 _GROUPS: dict[Tissue, tuple[int, ...]] = {
     Tissue.WHITE_MATTER: (2, 41, 7, 46, 77, 85, 136, 137, 163, 164, 72),
@@ -65,6 +70,10 @@ T2: dict[Tissue, tuple[float, float]] = {
     Tissue.INTERNAL_CAPSULE: (0.95, 1.20),
     Tissue.VESSEL: (0.1, 0.4),
     Tissue.CEREBELLAR_CORTEX: (1.15, 1.45),
+    Tissue.ZONA_INCERTA: (0.80, 1.05),
+    Tissue.CLAUSTRUM: (1.05, 1.30),
+    Tissue.ANTERIOR_COMMISSURE: (0.85, 1.05),
+    Tissue.OPTIC_TRACT: (0.90, 1.15),
 }
 T1: dict[Tissue, tuple[float, float]] = {
     Tissue.WHITE_MATTER: (0.95, 1.05),
@@ -83,6 +92,10 @@ T1: dict[Tissue, tuple[float, float]] = {
     Tissue.INTERNAL_CAPSULE: (0.95, 1.05),
     Tissue.VESSEL: (0.2, 1.6),
     Tissue.CEREBELLAR_CORTEX: (0.55, 0.75),
+    Tissue.ZONA_INCERTA: (0.85, 0.98),
+    Tissue.CLAUSTRUM: (0.60, 0.78),
+    Tissue.ANTERIOR_COMMISSURE: (0.95, 1.05),
+    Tissue.OPTIC_TRACT: (0.90, 1.05),
 }
 T2STAR: dict[Tissue, tuple[float, float]] = T2 | {
     Tissue.CSF: (0.9, 1.3),
@@ -91,4 +104,14 @@ T2STAR: dict[Tissue, tuple[float, float]] = T2 | {
     Tissue.STN: (0.35, 0.65),
     Tissue.SUBSTANTIA_NIGRA: (0.30, 0.60),
     Tissue.VESSEL: (0.1, 0.3),
+}
+
+# Tissues that store iron: the share of their range that age decides (it grows fastest in the young).
+IRON: dict[Tissue, float] = {
+    Tissue.GPE: 0.6,
+    Tissue.PUTAMEN: 0.6,
+    Tissue.CAUDATE: 0.4,
+    Tissue.SUBSTANTIA_NIGRA: 0.4,
+    Tissue.RED_NUCLEUS: 0.4,
+    Tissue.STN: 0.4,
 }

@@ -15,7 +15,8 @@ from gpnet_node.model import shape
 from gpnet_node.model.card import WEIGHTS_NAME, read_card
 from gpnet_node.model.drawn_series import write_series
 from gpnet_node.model.head import draw_series
-from gpnet_node.model.synthesise import DrawSettings
+from gpnet_node.model.pose import Seeds
+from gpnet_node.model.scene import Contrast, DrawSettings, Scene, Visibility
 from gpnet_node.node import Role, SegmentersOf, gpnet_segmenters, now
 from gpnet_node.store.states import JobState
 from tests.benchmarks.conftest import Scale
@@ -33,7 +34,7 @@ SPACING_MM = (1.0, 0.4, 0.4)
 QUIET_SECONDS = 5.0  # the node's default where the headers tell the number of images
 BAR_SECONDS, BAR_MB = 15.0, 3000.0
 # A slab like a good 7T T2 TSE: the contrast prior's middle, little noise, a lamina that can be seen.
-GOOD_SCAN = DrawSettings(shares=(1.0, 0.0, 0.0, 0.0), snr=(22.0, 26.0), bias=0.2, elastic_mm=0.4)
+GOOD_SCAN = Scene(contrast=Contrast.T2, visibility=Visibility.CLEAR)
 _LIMIT_SECONDS = 300.0
 _ENDS = (JobState.REJECTED, JobState.NEEDS_REVIEW, JobState.FAILED, JobState.PARKED)
 
@@ -91,7 +92,8 @@ def test_both_objects_are_in_the_pacs_within_15_seconds_beyond_the_quiet_time_fr
         names = " and ".join(f"{path.parent.name}/{path.name}" for path in missing)
         pytest.fail(f"{names}: not there, so the route cannot be measured with its network")
     head = shape.draw(np.random.default_rng(4))
-    drawn = draw_series(head, np.random.default_rng(4), slab(), read_card(model_folder), GOOD_SCAN)
+    card = read_card(model_folder)
+    drawn = draw_series(head, GOOD_SCAN, slab(), card, Seeds.all(4), DrawSettings())
 
     def write(folder: Path) -> None:
         write_series(drawn, folder, description="T2 TSE axial (drawn)", at=now())
