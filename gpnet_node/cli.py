@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -238,23 +238,31 @@ def send(
 @app.command()
 def train(
     atlases: Annotated[Path, typer.Option(help="Folder with synthseg/, allen/ and bigbrain/.")],
-    settings: Annotated[
-        Path, typer.Argument(metavar="TRAIN_TOML", help="Settings; weights and card are written beside it.")
+    config: Annotated[
+        Path, typer.Option(help="Settings (train.toml); weights and card are written beside them.")
     ] = Path("model_weights") / SHIPPED_MODEL / "train.toml",
-    work: Annotated[Path, typer.Option(help="Folder for what a stopped run goes on from.")] = Path(
-        "build/train"
-    ),
-    device: Annotated[str, typer.Option(help="cpu, or cuda:0 ...")] = "cpu",
-    heads: Annotated[int, typer.Option(help="Held-out heads to be scored.")] = 10,
+    work: Annotated[
+        Path, typer.Option(help="Folder for what a stopped run goes on from; repeat the command to go on.")
+    ] = Path("build/train"),
+    only: Annotated[
+        Literal["segmenter", "localiser"] | None,
+        typer.Option(
+            help="Train one network; the other may be trained at the same time in the same work folder."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda:0 ...")] = "auto",
 ) -> None:
-    """Train GP-net on drawn heads and write weights, card and figures. Needs the train extra."""
-    if find_spec("ants") is None:  # asked now: registration comes long after the start
-        raise ConfigurationError("antspyx is not installed: pip install 'gpnet_node[train]'")
-    from gpnet_node import display
+    """Train GP-net on drawn heads and write weights and card. Needs the train extra."""
+    for module in ("ants", "monai"):  # asked now: they are needed long after the start
+        if find_spec(module) is None:
+            raise ConfigurationError(f"{module} is not installed: pip install 'gpnet_node[train]'")
     from gpnet_node.model.train import train as train_model
 
-    figures = train_model(settings, atlases, work, device=device, heads=heads)
-    _out().print(display.figures(figures))
+    missing = train_model(config, atlases, work, only=only, device=device)
+    if missing:
+        _out().print(f"Still to be trained before weights can be written: {', '.join(missing)}.")
+    else:
+        _out().print(f"Weights and card are in {config.parent}.")
 
 
 # -- the operator --------------------------------------------------------------------------------------------

@@ -491,14 +491,16 @@ def test_train_without_its_extra_says_what_to_install_before_hours_of_work(
         (tmp_path / name).write_bytes((model_folder / name).read_bytes())
     work = str(tmp_path / "work")
 
-    status, _, err = gpnet("train", str(tmp_path / "train.toml"), "--atlases", str(tmp_path), "--work", work)
+    status, _, err = gpnet(
+        "train", "--config", str(tmp_path / "train.toml"), "--atlases", str(tmp_path), "--work", work
+    )
 
     assert status == 78
     assert "gpnet_node[train]" in err
 
 
 def test_train_wants_to_be_told_where_the_atlases_are(gpnet: Run, tmp_path: Path) -> None:
-    status, _, err = gpnet("train", str(tmp_path / "train.toml"), "--work", str(tmp_path))
+    status, _, err = gpnet("train", "--config", str(tmp_path / "train.toml"), "--work", str(tmp_path))
 
     assert status == 2
     assert "--atlases" in err

@@ -1,3 +1,9 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,17 +12,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gpnet_node.errors import ConfigurationError
-from gpnet_node.model import train
-from gpnet_node.model.train import (
-    PartSettings,
-    Run,
-    fit,
-    read_settings,
-    schedule,
-    segmentation_loss,
-    tversky_loss,
-)
-from tests.drawn import MODEL
+from gpnet_node.model.checkpoint import averaged_weights, state_path
+from gpnet_node.model.loss import LossSettings, Terms, segmentation_loss
+from gpnet_node.model.network import GPNet, GPNetConfig
+from gpnet_node.model.samples import vary
+from gpnet_node.model.train import Place, Run, fit, places, schedule
+from gpnet_node.model.train_settings import PartSettings, read_settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SETTINGS = REPOSITORY / "model_weights" / "gpnet-1" / "train.toml"
+TINY = GPNetConfig(out_channels=4, filters=(4, 8), gated_levels=(0,), supervised_levels=(0,))
 
 
 class Blobs(Dataset[tuple[Tensor, Tensor]]):
@@ -26,30 +31,38 @@ class Blobs(Dataset[tuple[Tensor, Tensor]]):
         noise = torch.Generator().manual_seed(index)
         labels = torch.zeros(16, 16, 16, dtype=torch.long)
         labels[2:7, 4:12, 4:12], labels[9:14, 4:12, 4:12] = 1, 2
-        return (labels.float() + 0.1 * torch.randn(16, 16, 16, generator=noise))[None], labels
+        image = labels.float() + 0.1 * torch.randn(16, 16, 16, generator=noise)
+        return image[None], torch.stack([labels, torch.zeros_like(labels)])
 
 
-def a_run(output: Path, *, steps: int, every: int) -> Run:
+def a_loss(scales: list[Tensor], target: Tensor, progress: float) -> Terms:
+    return segmentation_loss(scales, target, progress, LossSettings())
+
+
+def a_run(output: Path, *, steps: int = 8, every: int = 4, batch: int = 1) -> Run:
+    output.mkdir(exist_ok=True)
     settings = PartSettings(
+        network=TINY,
         steps=steps,
-        batch=1,
+        batch=batch,
         learning_rate=1e-2,
-        filters=(4, 8),
-        gated_levels=(0,),
-        supervised_levels=(0,),
-        out_channels=3,
         warm_up=2,
         average=0.8,
-        checkpoint_every=every,
+        bfloat16=False,
+        threads=1,
+        save_every=every,
+        validate_every=every,
     )
     return Run(
         name="segmenter",
         settings=settings,
+        seed=1,
         samples=Blobs(),
-        loss=segmentation_loss,
-        device=torch.device("cpu"),
-        bfloat16=False,
+        loss=a_loss,
+        validate=lambda _: {"Dice": 0.5},
+        place=Place(device=torch.device("cpu")),
         output=output,
+        recipe={},
     )
 
 
@@ -57,47 +70,124 @@ class StoppedError(Exception):
     """The run was cut off here."""
 
 
-def test_a_stopped_run_ends_in_the_same_weights_as_one_that_was_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("whole", "stopped"):
-        (tmp_path / name).mkdir()
-    whole = fit(a_run(tmp_path / "whole", steps=8, every=4))
+@pytest.mark.parametrize("last", [1, 3, 4, 6])
+def test_a_stopped_run_ends_in_the_same_weights_as_one_that_was_not(tmp_path: Path, last: int) -> None:
+    def stopping(scales: list[Tensor], target: Tensor, progress: float) -> Terms:
+        if progress == last / 8:
+            raise StoppedError
+        return a_loss(scales, target, progress)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "schedule", _stops_at(6))
-        with pytest.raises(StoppedError):
-            fit(a_run(tmp_path / "stopped", steps=8, every=4))
-    resumed = fit(a_run(tmp_path / "stopped", steps=8, every=4))
+    whole = fit(a_run(tmp_path / "whole", every=2))
+    stopped = a_run(tmp_path / "stopped", every=2)
+    with pytest.raises(StoppedError):
+        fit(replace(stopped, loss=stopping))
+    resumed = fit(stopped)
 
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def _stops_at(last: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    def stopping(step: int, settings: PartSettings) -> float:
-        if step == last:
-            raise StoppedError
-        return schedule(step, settings)
+def test_what_is_shipped_is_what_fit_returns(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
 
-    return stopping
+    weights = fit(run)
+
+    kept = averaged_weights(state_path(run.output, run.name))
+    assert all(torch.equal(weights[name], kept[name]) for name in weights)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    first = fit(a_run(tmp_path))
+
+    again = fit(a_run(tmp_path))
+
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_training_learns_the_blobs(tmp_path: Path) -> None:
-    run = a_run(tmp_path, steps=60, every=60)
+    run = a_run(tmp_path, steps=80, every=80)
 
-    network = train.build(run.settings)
+    network = GPNet(TINY)
     network.load_state_dict(fit(run))
-    image, labels = Blobs()[12345]
+    image, target = Blobs()[12345]
 
-    assert float((network.eval()(image[None])[0].argmax(0) == labels).float().mean()) > 0.9
+    claimed = network.eval()(image[None])[0, :3].argmax(0)
+    assert float((claimed == target[0]).float().mean()) > 0.9
 
 
-def test_a_perfect_answer_costs_nothing_and_a_wrong_one_a_lot() -> None:
-    _, labels = Blobs()[0]
-    perfect = 50 * torch.nn.functional.one_hot(labels, 3).movedim(-1, 0).float()[None]
+def test_every_line_of_the_log_tells_terms_rate_waiting_and_validation(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
 
-    assert float(tversky_loss(perfect, labels[None])) == pytest.approx(0, abs=1e-3)
-    assert float(tversky_loss(perfect.flip(1), labels[None])) > 0.6
+    fit(run)
+
+    lines = [json.loads(line) for line in (tmp_path / "segmenter.jsonl").read_text("utf-8").splitlines()]
+    assert [line["step"] for line in lines] == [4, 8]
+    assert lines[1]["terms"].keys() == {"cross_entropy", "tversky", "overlap", "lesion", "boundary", "head_0"}
+    assert lines[1]["loss"] == pytest.approx(sum(lines[1]["terms"].values()), abs=1e-4)
+    assert 0 <= lines[1]["waiting"] <= 1
+    assert lines[1]["validation"] == {"Dice": 0.5}
+    assert lines[1]["learning_rate"] == pytest.approx(1e-2 * schedule(7, run.settings))
+
+
+def test_fine_tuning_starts_from_the_given_weights(tmp_path: Path) -> None:
+    trained = fit(a_run(tmp_path / "first", steps=80, every=80))
+
+    tuned = fit(replace(a_run(tmp_path / "second", steps=1), start=trained))
+
+    fresh = fit(a_run(tmp_path / "third", steps=1))
+    moved = sum(float((tuned[name] - trained[name]).abs().sum()) for name in trained)
+    apart = sum(float((fresh[name] - trained[name]).abs().sum()) for name in trained)
+    assert 0 < moved < 0.1 * apart
+
+
+def test_no_steps_take_the_given_weights_over_as_they_are(tmp_path: Path) -> None:
+    trained = fit(a_run(tmp_path / "first"))
+
+    taken = fit(replace(a_run(tmp_path / "second", steps=0), start=trained))
+
+    kept = averaged_weights(state_path(tmp_path / "second", "segmenter"))
+    assert all(torch.equal(taken[name], trained[name]) for name in trained)
+    assert all(torch.equal(kept[name], trained[name]) for name in trained)
+
+
+def test_two_processes_train_the_same_network_as_one(tmp_path: Path) -> None:
+    """As torchrun starts them; gradients are summed in another order, so not to the last bit."""
+    alone = fit(a_run(tmp_path / "alone", steps=4, batch=2))
+    script = (
+        "import os, sys, torch; from pathlib import Path; from dataclasses import replace\n"
+        "from gpnet_node.model.train import fit, places; from tests.test_train import a_run\n"
+        "with places('cpu', os.environ) as place:\n"
+        "    fit(replace(a_run(Path(sys.argv[1]), steps=4, batch=2), place=place))\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / "both")],
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=REPOSITORY,
+        )
+        for rank in range(2)
+    ]
+
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+
+    together = averaged_weights(state_path(tmp_path / "both", "segmenter"))
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_a_batch_that_cannot_be_divided_among_the_processes_is_refused(tmp_path: Path) -> None:
+    three = Place(device=torch.device("cpu"), rank=0, count=3)
+
+    with pytest.raises(ConfigurationError, match="batch of 2 cannot be divided among 3"):
+        fit(replace(a_run(tmp_path, batch=2), place=three))
+
+
+def test_one_process_computes_where_it_was_asked_to() -> None:
+    with places("cpu", {}) as place:
+        assert place == Place(device=torch.device("cpu"), rank=0, count=1)
 
 
 def test_the_learning_rate_rises_then_falls_to_zero(tmp_path: Path) -> None:
@@ -110,19 +200,32 @@ def test_the_learning_rate_rises_then_falls_to_zero(tmp_path: Path) -> None:
     assert rates[-1] < 0.01
 
 
+def test_intensities_vary_by_seed_alone() -> None:
+    image = torch.randn(16, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    varied = [vary(image, seed) for seed in range(12)]
+
+    assert all(torch.equal(vary(image, seed), varied[seed]) for seed in range(12))
+    assert any(not torch.allclose(v, varied[0]) for v in varied)
+    assert all(abs(float(v.mean())) < 1e-4 for v in varied)
+
+
 def test_people_of_training_validation_and_test_are_kept_apart() -> None:
-    settings = read_settings(MODEL / "train.toml")
+    settings = read_settings(SETTINGS)
 
     groups = [settings.train_people, settings.validate_people, settings.test_people]
 
     assert sum(map(len, groups)) == len({person for group in groups for person in group}) == 20
 
 
-def test_an_unknown_setting_stops_the_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "table"),
+    [("lerning_rate = 1", "segmenter"), ("overlapp = 1", "loss"), ("filterz = [4]", "segmenter.network")],
+)
+def test_an_unknown_setting_is_named_with_its_line(tmp_path: Path, line: str, table: str) -> None:
+    text = SETTINGS.read_text(encoding="utf-8").replace(f"[{table}]", f"[{table}]\n{line}", 1)
     path = tmp_path / "train.toml"
-    path.write_text(
-        (MODEL / "train.toml").read_text(encoding="utf-8") + "\nlerning_rate = 1\n", encoding="utf-8"
-    )
+    path.write_text(text, encoding="utf-8")
 
-    with pytest.raises(ConfigurationError, match="lerning_rate"):
+    with pytest.raises(ConfigurationError, match=rf"train.toml, line \d+: .*{line.split(' ', 1)[0]}"):
         read_settings(path)

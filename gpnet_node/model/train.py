@@ -1,271 +1,219 @@
 """Train GP-net and its localiser on drawn images; a run that is stopped goes on where it was.
 
 ``train.toml`` holds every setting. Sample number i follows from (seed, i) alone, so a resumed run sees the
-same images as one that was never stopped.
+same images as one that was never stopped, and several GPUs together see the same as one.
 """
 
-import hashlib
-import json
-import time
-import tomllib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import tomlkit
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from monai.metrics.meandice import compute_dice
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from gpnet_node.errors import ConfigurationError
-from gpnet_node.model import atlas, evaluate, synthesise
-from gpnet_node.model.card import CARD_NAME, WEIGHTS_NAME, read_card
-from gpnet_node.model.checkpoint import load_state, save_state
-from gpnet_node.model.localise import LOCALISER_SHAPE, LOCALISER_SPACING_MM, heat_target, localiser_loss
-from gpnet_node.model.network import GPNet, GPNetConfig
-from gpnet_node.model.segment import GPNetSegmenter
-
-# Solomon 2021: weight of false positives and of false negatives for background, GPe, GPi.
-TVERSKY_ALPHA = (0.7, 0.4, 0.4)
-TVERSKY_BETA = (0.3, 0.6, 0.6)
-HEAD_WEIGHT = (
-    0.5  # deep supervision: of the finest head beside the joined output, halved for each coarser one
+from gpnet_node.model import atlas
+from gpnet_node.model.card import read_card
+from gpnet_node.model.checkpoint import (
+    TrainingState,
+    load_state,
+    load_weights,
+    part,
+    save_state,
+    state_path,
+    take_over,
 )
+from gpnet_node.model.curves import Journal
+from gpnet_node.model.localise import localiser_loss
+from gpnet_node.model.loss import UNDIVIDED, Terms, segmentation_loss
+from gpnet_node.model.network import GPNet
+from gpnet_node.model.release import code_version, ship, unfinished
+from gpnet_node.model.samples import BoxSamples, LocaliserSamples, Sample
+from gpnet_node.model.synthesise import GPE, GPI
+from gpnet_node.model.train_settings import PARTS, Part, PartSettings, TrainSettings, read_settings, recipe
 
-Part = Literal["segmenter", "localiser"]
-Sample = tuple[Tensor, Tensor]
-Loss = Callable[[list[Tensor], Tensor], Tensor]
-
-
-class PartSettings(BaseModel):
-    """How one network is trained."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    steps: int
-    batch: int
-    learning_rate: float
-    filters: tuple[int, ...]
-    gated_levels: tuple[int, ...]
-    supervised_levels: tuple[int, ...]
-    out_channels: int
-    warm_up: int = 100
-    weight_decay: float = 1e-5
-    average: float = 0.995  # decay of the running mean of the weights, which is what is shipped
-    checkpoint_every: int = 100
+Loss = Callable[[list[Tensor], Tensor, float], Terms]  # scales, target, share of the steps that is done
 
 
-class TrainSettings(BaseModel):
-    """``train.toml``: who is trained on, and how."""
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where this process computes, and which of how many processes it is."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    seed: int
-    train_people: tuple[str, ...]
-    validate_people: tuple[str, ...]
-    test_people: tuple[str, ...]
-    bfloat16: bool
-    segmenter: PartSettings
-    localiser: PartSettings
-
-
-def read_settings(path: Path) -> TrainSettings:
-    """Raises ConfigurationError naming file and key."""
-    try:
-        return TrainSettings.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, tomllib.TOMLDecodeError, ValidationError) as exc:
-        raise ConfigurationError(f"{path}: {exc}") from exc
-
-
-def train(
-    config: Path, atlases: Path, work: Path, *, device: str = "cpu", heads: int = 10
-) -> list[dict[str, object]]:
-    """Train both networks and write weights and card beside ``config``; the figures on held-out people.
-
-    ``atlases`` holds the label maps (synthseg/, allen/, bigbrain/); ``work`` keeps anatomies and training
-    state, so that a run that was stopped goes on. Raises ConfigurationError.
-    """
-    settings = read_settings(config)
-    folder, card = config.parent, read_card(config.parent)
-    people = settings.train_people + settings.validate_people + settings.test_people
-    with _progress() as bar:
-        task = bar.add_task("anatomies", total=len(people), loss=0.0)
-        atlas.build(atlases, people, work / "anatomies", lambda _: bar.advance(task))
-    cache, place = work / "anatomies", torch.device(device)
-    boxes = BoxSamples(cache, settings.train_people, card.box_voxels, settings.seed)
-    slabs = HeadSamples(cache, settings.train_people, settings.seed)
-    runs: tuple[tuple[Part, Dataset[Sample], Loss], ...] = (
-        ("segmenter", boxes, segmentation_loss),
-        ("localiser", slabs, localiser_loss),
-    )
-    tensors: dict[str, Tensor] = {}
-    for name, samples, loss in runs:
-        part = settings.segmenter if name == "segmenter" else settings.localiser
-        run = Run(
-            name=name,
-            settings=part,
-            samples=samples,
-            loss=loss,
-            device=place,
-            bfloat16=settings.bfloat16,
-            output=work,
-        )
-        tensors |= {f"{name}.{key}": value.cpu().contiguous() for key, value in fit(run).items()}
-    save_file(tensors, folder / WEIGHTS_NAME)
-    write_card(folder, settings, figures=[])
-    scores = list(evaluate.score(GPNetSegmenter(folder, device=device), cache, settings.test_people, heads))
-    figures = evaluate.summarise(scores, card)
-    write_card(folder, settings, figures)
-    return figures
-
-
-def write_card(folder: Path, settings: TrainSettings, figures: list[dict[str, object]]) -> None:
-    """Bring the card up to what was trained: hash, networks, people, figures; the rest stays as written."""
-    path = folder / CARD_NAME
-    card = tomlkit.parse(path.read_text(encoding="utf-8"))
-    card["weights_sha256"] = hashlib.sha256((folder / WEIGHTS_NAME).read_bytes()).hexdigest()
-    for name, part in (("network", settings.segmenter), ("localiser", settings.localiser)):
-        card[name] = asdict(network_config(part))
-    card["training"] = {
-        "seed": settings.seed,
-        "train_people": list(settings.train_people),
-        "test_people": list(settings.test_people),
-        "segmenter_steps": settings.segmenter.steps,
-        "localiser_steps": settings.localiser.steps,
-    }
-    card["figures"] = figures
-    path.write_text(tomlkit.dumps(card), encoding="utf-8")
-
-
-class BoxSamples(Dataset[Sample]):
-    """Boxes of one side: image (1, z, y, x), labels (z, y, x) int64."""
-
-    def __init__(self, cache: Path, people: tuple[str, ...], shape: tuple[int, int, int], seed: int) -> None:
-        self.sides = [side for person in people for side in atlas.load(cache, person)]
-        self.shape, self.seed = shape, seed
-
-    def __getitem__(self, index: int) -> Sample:
-        """Sample number ``index`` of the endless row."""
-        rng = np.random.default_rng([self.seed, index])
-        anatomy = self.sides[rng.integers(len(self.sides))]
-        image, labels = synthesise.draw_box(anatomy, rng, self.shape, synthesise.DrawSettings())
-        return image[None], labels.long()
-
-
-class HeadSamples(Dataset[Sample]):
-    """Whole heads and slabs: image (1, z, y, x), target (2, z * y * x + 1) that sums to one per side."""
-
-    def __init__(self, cache: Path, people: tuple[str, ...], seed: int) -> None:
-        self.heads = [atlas.load_head(cache, person) for person in people]
-        self.seed = seed
-
-    def __getitem__(self, index: int) -> Sample:
-        """Sample number ``index`` of the endless row."""
-        rng = np.random.default_rng([self.seed, 1, index])
-        image, centres = synthesise.draw_head(
-            *self.heads[rng.integers(len(self.heads))],
-            rng,
-            shape=LOCALISER_SHAPE,
-            spacing_mm=LOCALISER_SPACING_MM,
-            settings=synthesise.DrawSettings(),
-        )
-        return image[None], heat_target(centres)
-
-
-def segmentation_loss(scales: list[Tensor], labels: Tensor) -> Tensor:
-    """Cross-entropy and multi-class Tversky on the joined output; cross-entropy on each head."""
-    joined = scales[0].float()
-    loss = functional.cross_entropy(joined, labels) + tversky_loss(joined, labels)
-    for level, head in enumerate(scales[1:]):
-        loss = loss + HEAD_WEIGHT * 0.5**level * functional.cross_entropy(head.float(), labels)
-    return loss
-
-
-def tversky_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """1 - mean Tversky index over classes (Salehi 2017), weights as in Solomon 2021."""
-    probability = logits.softmax(1)
-    truth = functional.one_hot(labels, logits.shape[1]).movedim(-1, 1).to(probability.dtype)
-    axes = (0, 2, 3, 4)
-    hit = (probability * truth).sum(axes)
-    false_positive = (probability * (1 - truth)).sum(axes)
-    false_negative = ((1 - probability) * truth).sum(axes)
-    alpha, beta = (torch.tensor(w, device=logits.device) for w in (TVERSKY_ALPHA, TVERSKY_BETA))
-    return 1 - (hit / (hit + alpha * false_positive + beta * false_negative + 1e-6)).mean()
+    device: torch.device
+    rank: int = 0
+    count: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One network, its samples and its loss."""
+    """One network, its samples and its loss. ``start``: weights to begin from; ``output``: folder of states.
+
+    ``validate``: figures of a network on held-out samples, by name. ``recipe``: settings as they are recorded
+    with the state.
+    """
 
     name: Part
     settings: PartSettings
+    seed: int
     samples: Dataset[Sample]
     loss: Loss
-    device: torch.device
-    bfloat16: bool
+    validate: Callable[[GPNet], dict[str, float]]
+    place: Place
     output: Path
+    recipe: Mapping[str, object]
+    start: Mapping[str, Tensor] | None = None
+
+
+def train(
+    config: Path, atlases: Path, work: Path, *, only: Part | None = None, device: str = "auto"
+) -> list[Part]:
+    """Train both networks, or one; the names of those whose steps are not all done yet.
+
+    ``atlases`` holds the label maps (synthseg/, allen/, bigbrain/); ``work`` keeps anatomies and training
+    state, so that a run that was stopped goes on. When both networks are done, weights and card are written
+    beside ``config``. Raises ConfigurationError.
+    """
+    settings = read_settings(config)
+    people = settings.train_people + settings.validate_people
+    with places(device, os.environ) as place:
+        if place.rank == 0:
+            with _progress() as bar:
+                task = bar.add_task("anatomies", total=len(people))
+                atlas.build(atlases, people, work / "anatomies", lambda _: bar.advance(task))
+        _meet(place)
+        for name in [only] if only else PARTS:
+            fit(run_of(name, settings, config.parent, work, place))
+        missing = unfinished(settings, work)
+        if not missing and place.rank == 0:
+            ship(config.parent, settings, work)
+    return missing
+
+
+def run_of(name: Part, settings: TrainSettings, folder: Path, work: Path, place: Place) -> Run:
+    """What the settings in ``folder`` say about one network, put together."""
+    cache, seed = work / "anatomies", settings.seed
+    count = settings.part(name).validation_samples
+    if name == "segmenter":
+        shape = read_card(folder).box_voxels
+        samples: Dataset[Sample] = BoxSamples(
+            _sides(cache, settings.train_people), shape, settings.draw, seed, varied=True
+        )
+        boxes = BoxSamples(_sides(cache, settings.validate_people), shape, settings.draw, seed, varied=False)
+        loss: Loss = partial(segmentation_loss, settings=settings.loss)
+        validate = partial(mean_dice, samples=[boxes[i] for i in range(count)], device=place.device)
+    else:
+        samples = LocaliserSamples(cache, settings.train_people, seed)
+        slabs = LocaliserSamples(cache, settings.validate_people, seed)
+        loss = _slab_loss
+        validate = partial(mean_loss, samples=[slabs[i] for i in range(count)], device=place.device)
+    start = None
+    if settings.start is not None:
+        origin = folder / settings.start
+        start = part(load_weights(origin, read_card(origin)), name)
+    return Run(
+        name=name,
+        settings=settings.part(name),
+        seed=seed,
+        samples=samples,
+        loss=loss,
+        validate=validate,
+        place=place,
+        output=work,
+        recipe=recipe(settings, name),
+        start=start,
+    )
+
+
+def _sides(cache: Path, people: tuple[str, ...]) -> list[atlas.Anatomy]:
+    return [side for person in people for side in atlas.load(cache, person)]
 
 
 def fit(run: Run) -> dict[str, Tensor]:
-    """Train to the last step, resuming from ``output/NAME.state.safetensors``; the averaged weights."""
-    settings = run.settings
-    torch.manual_seed(0)
-    network = build(settings).to(run.device)
-    averaged = build(settings).to(run.device).requires_grad_(requires_grad=False)
+    """Train to the last step, resuming from the state in ``output``; the averaged weights."""
+    settings, place = run.settings, run.place
+    torch.set_num_threads(settings.threads)
+    state, done, history = begin(run)
+    network, optimiser = state.network, state.optimiser
+    batches = iter(_batches(run, done))
+    model = _shared_among(network, place)
+    path, journal = state_path(run.output, run.name), Journal(run.output / f"{run.name}.jsonl")
+    with _progress(quiet=place.rank > 0) as bar:
+        task = bar.add_task(run.name, total=settings.steps, completed=done)
+        for step in range(done, settings.steps):
+            image, target = (t.to(place.device, non_blocking=True) for t in journal.wait_for(batches))
+            rate = settings.learning_rate * schedule(step, settings)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            with torch.autocast(place.device.type, dtype=torch.bfloat16, enabled=settings.bfloat16):
+                scales = model(image)
+            terms = run.loss(scales, target, step / settings.steps)
+            optimiser.zero_grad()
+            torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+            optimiser.step()
+            average(state.averaged, network, min(settings.average, (step + 1) / (step + 10)))
+            journal.add(terms)
+            bar.advance(task)
+            last = step + 1 == settings.steps
+            if place.rank == 0 and (last or (step + 1) % settings.save_every == 0):
+                judged = last or (step + 1) % settings.validate_every == 0
+                figures = run.validate(state.averaged) if judged else {}
+                bar.console.print(f"{run.name} {journal.write(step + 1, rate, figures)}", highlight=False)
+                save_state(path, state, step=step + 1, history=history)
+                journal.restart_clock()
+    if done == settings.steps == 0 and place.rank == 0:
+        save_state(path, state, step=0, history=history)
+    _meet(place)
+    return state.averaged.state_dict()
+
+
+def begin(run: Run) -> tuple[TrainingState, int, list[dict[str, object]]]:
+    """Networks and optimiser as they were left, or fresh; steps done; which code did which steps how."""
+    settings, device = run.settings, run.place.device
+    torch.manual_seed(run.seed)
+    network, averaged = (GPNet(settings.network).to(device) for _ in range(2))
+    averaged.requires_grad_(requires_grad=False)
+    partial_layers = take_over(network, run.start) if run.start is not None else []
     averaged.load_state_dict(network.state_dict())  # one start for both
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    state = run.output / f"{run.name}.state.safetensors"
-    done = load_state(state, network=network, averaged=averaged, optimiser=optimiser) if state.exists() else 0
-    order = range(done * settings.batch, settings.steps * settings.batch)
-    batches = iter(DataLoader(run.samples, settings.batch, sampler=order, num_workers=1, prefetch_factor=4))
-    waited, began, recent = 0.0, time.monotonic(), 0.0
-    with _progress() as bar, (run.output / f"{run.name}.jsonl").open("a", encoding="utf-8") as log:
-        task = bar.add_task(run.name, total=settings.steps, completed=done, loss=0.0)
-        for step in range(done, settings.steps):
-            asked = time.monotonic()
-            image, target = (part.to(run.device) for part in next(batches))
-            waited += time.monotonic() - asked
-            for group in optimiser.param_groups:
-                group["lr"] = settings.learning_rate * schedule(step, settings)
-            with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=run.bfloat16):
-                scales = network.scales(image)
-            loss = run.loss(scales, target)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
-            _average(averaged, network, min(settings.average, (step + 1) / (step + 10)))
-            recent = loss.item() if step == done else 0.98 * recent + 0.02 * loss.item()
-            bar.update(task, advance=1, loss=recent)
-            if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
-                save_state(state, step=step + 1, network=network, averaged=averaged, optimiser=optimiser)
-                share = waited / (time.monotonic() - began)
-                log.write(
-                    json.dumps({"step": step + 1, "loss": round(recent, 4), "waiting": round(share, 3)})
-                    + "\n"
-                )
-                log.flush()
-    return averaged.state_dict()
+    state = TrainingState(network=network, averaged=averaged, optimiser=optimiser)
+    path, done = state_path(run.output, run.name), 0
+    history: list[dict[str, object]] = []
+    if path.exists():
+        done, history = load_state(path, state)
+    now: dict[str, object] = {"code": code_version(), "settings": dict(run.recipe)}
+    if partial_layers:
+        now["taken_over_in_part"] = partial_layers
+    if not history or {k: v for k, v in history[-1].items() if k != "from_step"} != now:
+        history = [*history, {"from_step": done, **now}]
+    return state, done, history
 
 
-def build(settings: PartSettings) -> GPNet:
-    """The network that the settings describe, freshly initialised."""
-    return GPNet(network_config(settings))
-
-
-def network_config(settings: PartSettings) -> GPNetConfig:
-    """Its sizes, as the card keeps them."""
-    return GPNetConfig(
-        out_channels=settings.out_channels,
-        filters=settings.filters,
-        gated_levels=settings.gated_levels,
-        supervised_levels=settings.supervised_levels,
+def _batches(run: Run, done: int) -> DataLoader[Sample]:
+    """Batches from step ``done`` on; of each, this process gets every ``count``-th sample."""
+    settings, place = run.settings, run.place
+    if settings.batch % place.count:
+        raise ConfigurationError(
+            f"a batch of {settings.batch} cannot be divided among {place.count} processes"
+        )
+    order = range(done * settings.batch + place.rank, settings.steps * settings.batch, place.count)
+    return DataLoader(
+        run.samples,
+        settings.batch // place.count,
+        sampler=order,
+        num_workers=settings.workers,
+        prefetch_factor=4,
+        pin_memory=place.device.type == "cuda",
     )
 
 
@@ -277,11 +225,86 @@ def schedule(step: int, settings: PartSettings) -> float:
 
 
 @torch.no_grad()
-def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
+def average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the running mean towards the network; buffers (BatchNorm's means) are taken as they are."""
     for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
         mean.lerp_(value, 1 - decay)
+    for kept, now in zip(averaged.buffers(), network.buffers(), strict=True):
+        kept.copy_(now)
 
 
-def _progress() -> Progress:
+@torch.inference_mode()
+def mean_dice(network: GPNet, samples: list[Sample], device: torch.device) -> dict[str, float]:
+    """Mean Dice of GPe, GPi and what is not healthy, over boxes."""
+    network.eval()
+    found = []
+    for image, target in samples:
+        logits = network(image[None].to(device))[0].float().cpu()
+        claimed = torch.stack([logits[:UNDIVIDED].argmax(0), (logits[UNDIVIDED] > 0).long()])
+        masks = [torch.stack([t[0] == GPE, t[0] == GPI, t[1] == 1])[None] for t in (claimed, target)]
+        found.append(compute_dice(masks[0].float(), masks[1].float())[0])
+    means = torch.stack(found).nanmean(0).tolist()  # NaN: nothing of it in that box
+    names = ("Dice GPe", "Dice GPi", "Dice lesion")
+    return {name: mean for name, mean in zip(names, means, strict=True) if not np.isnan(mean)}
+
+
+@torch.inference_mode()
+def mean_loss(network: GPNet, samples: list[Sample], device: torch.device) -> dict[str, float]:
+    """Mean loss of the localiser over slabs."""
+    network.eval()
+    losses = [
+        localiser_loss([network(image[None].to(device))], target[None].to(device))
+        for image, target in samples
+    ]
+    return {"validation loss": float(torch.stack(losses).mean())}
+
+
+def _slab_loss(scales: list[Tensor], target: Tensor, _progress: float) -> Terms:
+    return {"pallida": localiser_loss(scales, target)}
+
+
+@contextmanager
+def places(device: str, environment: Mapping[str, str]) -> Iterator[Place]:
+    """Where to compute. ``auto``: a GPU if there is one. Under ``torchrun``: one process for each GPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    count = int(environment.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Place(device=torch.device(device))
+        return
+    if device == "cuda":
+        device = f"cuda:{environment['LOCAL_RANK']}"
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield Place(device=torch.device(device), rank=int(environment["RANK"]), count=count)
+    finally:
+        distributed.destroy_process_group()
+
+
+class _Scales(nn.Module):
+    """The network, called for all its scales: what is shared among processes is a module's forward."""
+
+    def __init__(self, network: GPNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        return self.network.scales(image)
+
+
+def _shared_among(network: GPNet, place: Place) -> nn.Module:
+    if place.count == 1:
+        return _Scales(network)
+    devices = [place.device.index] if place.device.type == "cuda" else None
+    return DistributedDataParallel(_Scales(network), device_ids=devices, find_unused_parameters=True)
+
+
+def _meet(place: Place) -> None:
+    """Wait until every process is here."""
+    if place.count > 1:
+        distributed.barrier()
+
+
+def _progress(*, quiet: bool = False) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}"))
+    return Progress(*columns, disable=quiet)
