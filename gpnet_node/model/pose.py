@@ -69,7 +69,7 @@ class PosedHead:
         where = places + torch.from_numpy((self.head.centres.mean(0) - middle).astype(np.float32))
         ratio = torch.tensor(self.bend_mm.shape[1:]) / torch.tensor(self.head.tissue.shape)
         flat = where.reshape(1, -1, 3)
-        return where + values(self.bend_mm, flat * ratio)[:, 0].T.reshape(where.shape)
+        return where + values(self.bend_mm, flat * ratio)[:, 0].permute(2, 1, 0).reshape(where.shape)
 
     def in_box(self, side: str, where: Tensor) -> tuple[Tensor, Tensor]:
         """Voxels of a side's box, counted from its centre, and where the box holds this side of the head."""
