@@ -1,124 +1,181 @@
-"""How well the weights do on heads drawn from people whose maps were never trained on."""
+"""Repeats the model's table from scratch: drawn cohorts, atlases in the same run, real images, speed.
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+Every image's scores and every registration are kept in the work folder, so that a run that was stopped goes
+on.
+"""
 
-import highdicom as hd
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+
 import numpy as np
-from numpy.typing import NDArray
+import tomlkit
 
-from gpnet_node.imaging.volume import SourceFrame, Volume
-from gpnet_node.model import shape
-from gpnet_node.model.card import ModelCard
-from gpnet_node.model.head import DrawnHead, draw_series
-from gpnet_node.model.segment import GPNetSegmenter
-from gpnet_node.model.synthesise import DrawSettings, rotation
-
-# (slice, row, column) spacing in mm and the number of slices of the slabs that are drawn in turn.
-SLABS = (
-    ((1.0, 0.4, 0.4), 60),
-    ((1.0, 0.4, 0.4), 48),
-    ((0.8, 0.5, 0.5), 80),
-    ((1.5, 0.41, 0.41), 40),
-    ((0.7, 0.7, 0.7), 100),
+from gpnet_node.model import bars, contenders, summary
+from gpnet_node.model.bootstrap import Interval
+from gpnet_node.model.card import CARD_NAME, ModelCard
+from gpnet_node.model.cohort import TEST_PEOPLE, VALIDATE_PEOPLE, degraded, set_a, validation
+from gpnet_node.model.contenders import CANDIDATES, CHOSEN
+from gpnet_node.model.figures import draw_dice, failure
+from gpnet_node.model.panels import draw_panels
+from gpnet_node.model.quality import fit_predicted_dice
+from gpnet_node.model.real_images import RealHead, real_heads, template_dice
+from gpnet_node.model.release import code_version
+from gpnet_node.model.scores import FINE, Score, write_csv
+from gpnet_node.model.speed import measure
+from gpnet_node.model.stages import (
+    Evaluation,
+    build_anatomies,
+    open_segmenter,
+    score_cases,
+    score_contenders,
+    score_sets,
+    try_absent,
 )
-FIELD_OF_VIEW_MM = 180.0
+
+_FAILURES = "The worst images of set A. Orange GPe, blue GPi; solid: found, dashed: truth. Bar 10 mm."
+_REAL = "Real heads, no truth. Orange GPe, blue GPi. Bar 10 mm."
 
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """One drawn head: Dice of each structure by its name."""
+def evaluate_test(evaluation: Evaluation) -> list[bars.Bar]:
+    """Write ``evaluation.json``, ``scores.csv``, ``dice.png``, ``failures.png``, ``real.png``; the bars.
 
-    person: str
-    spacing_mm: tuple[float, float, float]
-    dice: Mapping[str, float]
+    Raises ConfigurationError for weights that were trained on a person of the cohort.
+    """
+    segmenter = open_segmenter(evaluation, TEST_PEOPLE)
+    build_anatomies(evaluation, (*TEST_PEOPLE, *contenders.FUSED_PEOPLE), judged=TEST_PEOPLE)
+    everything = score_sets(evaluation, segmenter)
+    everything += score_contenders(evaluation, segmenter.card, set_a(), "A", CANDIDATES[CHOSEN])
+    poor = list(score_cases(evaluation, segmenter, "degraded", degraded(TEST_PEOPLE, seed=6)))
+    outcomes = try_absent(evaluation, segmenter)
+    evaluation.progress("real images and speed", 0, 2)
+    on_template = template_dice(segmenter, evaluation.atlases)
+    heads = dict(real_heads(segmenter, evaluation.atlases.parent))
+    evaluation.progress("real images and speed", 1, 2)
+    speed = measure(evaluation.model, evaluation.anatomies)
+    evaluation.progress("real images and speed", 2, 2)
+
+    rng = np.random.default_rng(20261122)
+    differences = summary.differences(everything, rng)
+    threshold = segmenter.card.quality.threshold if segmenter.card.quality else 0.0
+    trusted = summary.calibration(poor, threshold)
+    table = [
+        *bars.accuracy(everything),
+        bars.against_contenders(differences),
+        bars.interface(everything),
+        *bars.elsewhere(everything),
+        bars.template(on_template),
+        bars.predicted(trusted),
+        bars.absent(outcomes, everything),
+        bars.speed(speed),
+    ]
+    worst = summary.worst_images(everything)
+    report = _heading(evaluation, segmenter.card) | {
+        "bars": [asdict(bar) for bar in table],
+        "medians": summary.table([*everything, *poor]),
+        "intervals": _plain(summary.intervals(everything, rng)),
+        "differences": _plain(differences),
+        "by_condition": summary.by_condition(everything),
+        "predicted_dice": trusted,
+        "no_pallidum": outcomes,
+        "template_whole_gp_dice": on_template,
+        "real_heads": {name: _told(head) for name, head in heads.items()},
+        "worst": [_case_told(score) for score in worst],
+        "speed": asdict(speed),
+    }
+    _write(evaluation, report, [*everything, *poor])
+    source = f"{evaluation.now:%Y-%m-%d}, {evaluation.command}"
+    draw_dice(everything, evaluation.out / "dice.png", model=segmenter.card.name, source=source)
+    cases = {case.name: case for case in set_a()}
+    panels = [failure(segmenter, evaluation.anatomies, cases[score.image], score) for score in worst]
+    draw_panels(panels, evaluation.out / "failures.png", _FAILURES)
+    if any(heads.values()):
+        panels = [panel for head in heads.values() if head for panel in head.panels]
+        draw_panels(
+            panels, evaluation.out / "real.png", "Real heads, no truth. Orange GPe, blue GPi. Bar 10 mm."
+        )
+    return table
 
 
-def slab_geometry(
-    spacing_mm: tuple[float, float, float],
-    slices: int,
-    *,
-    turned: NDArray[np.float64] | None = None,
-    centre_mm: Sequence[float] | NDArray[np.float64] = (0.0, 0.0, 0.0),
-    frame_of_reference_uid: str = "2.25.1",
-) -> hd.VolumeGeometry:
-    """An axial slab, (slice, row, column) -> LPS mm, turned about its centre by ``turned`` (3 x 3)."""
-    in_plane = round(FIELD_OF_VIEW_MM / spacing_mm[1])
-    size = np.array([slices, in_plane, in_plane])
-    axes = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])  # slices up, rows back, columns left
-    columns = (np.eye(3) if turned is None else turned) @ axes * np.array(spacing_mm)
-    affine = np.eye(4)
-    affine[:3, :3] = columns
-    affine[:3, 3] = np.asarray(centre_mm) - columns @ ((size - 1) / 2)
-    return hd.VolumeGeometry(
-        affine=affine,
-        spatial_shape=[int(n) for n in size],
-        coordinate_system="PATIENT",
-        frame_of_reference_uid=frame_of_reference_uid,
+def evaluate_validation(evaluation: Evaluation) -> dict[str, object]:
+    """Choose on the validation people: fit the predicted Dice, and compare the contenders' settings.
+
+    Writes the card's ``[quality]`` table and ``validation.json``; returns what the latter says.
+    """
+    segmenter = open_segmenter(evaluation, VALIDATE_PEOPLE)
+    build_anatomies(evaluation, (*VALIDATE_PEOPLE, *contenders.FUSED_PEOPLE))
+    good = list(score_cases(evaluation, segmenter, "validation", validation()))
+    poor = list(score_cases(evaluation, segmenter, "degraded validation", degraded(VALIDATE_PEOPLE, seed=9)))
+    rows = [s for s in summary.select([*good, *poor], grid=FINE) if not s.refused]
+    regression = fit_predicted_dice(
+        [row.features for row in rows],
+        [row.metrics.dice for row in rows],
+        fitted_on=f"{len(rows)} structures of people {', '.join(VALIDATE_PEOPLE)}, {evaluation.now:%Y-%m-%d}",
     )
+    path = evaluation.model / CARD_NAME
+    card = tomlkit.parse(path.read_text(encoding="utf-8"))
+    card["quality"] = regression.model_dump(mode="json")
+    path.write_text(tomlkit.dumps(card), encoding="utf-8")
+    tried: list[Score] = []
+    for name, settings in CANDIDATES.items():
+        tried += [
+            replace(score, cohort=name)
+            for score in score_contenders(evaluation, segmenter.card, validation(), "validation", settings)
+        ]
+    report = _heading(evaluation, segmenter.card) | {
+        "network": summary.table([*good, *poor]),
+        "contenders": summary.table(tried) if tried else {},
+        "regression": regression.model_dump(mode="json"),
+    }
+    evaluation.out.mkdir(parents=True, exist_ok=True)
+    (evaluation.out / "validation.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+    return report
 
 
-def held_out_heads(
-    cache: Path, people: Sequence[str], count: int, card: ModelCard
-) -> Iterator[tuple[str, DrawnHead]]:
-    """7T-like T2 slabs, slightly oblique and off-centre; the same ones every time."""
-    settings = DrawSettings(shares=(1.0, 0.0, 0.0, 0.0))
-    for number in range(count):
-        name = people[number % len(people)]
-        rng = np.random.default_rng([20261122, number])
-        spacing, slices = SLABS[number % len(SLABS)]
-        geometry = slab_geometry(
-            spacing,
-            slices,
-            turned=rotation(rng, 6.0),
-            centre_mm=rng.uniform(-8, 8, 3),
-            frame_of_reference_uid="2.25.1",
-        )
-        yield name, draw_series(shape.person(cache, name), rng, geometry, card, settings)
+# -- what is written -----------------------------------------------------------------------------------------
 
 
-def as_volume(drawn: DrawnHead) -> Volume:
-    """A drawn head as the segmenter takes it; its frames name no file."""
-    frames = tuple(
-        SourceFrame(path=Path("drawn"), sop_class_uid="", sop_instance_uid=f"2.25.{k + 1}", frame_number=None)
-        for k in range(len(drawn.voxels))
+def _write(evaluation: Evaluation, report: Mapping[str, object], scores: Sequence[Score]) -> None:
+    evaluation.out.mkdir(parents=True, exist_ok=True)
+    (evaluation.out / "evaluation.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+    write_csv(evaluation.out / "scores.csv", scores)
+
+
+def _heading(evaluation: Evaluation, card: ModelCard) -> dict[str, object]:
+    return {
+        "date": evaluation.now.isoformat(timespec="seconds"),
+        "command": evaluation.command,
+        "code": code_version(),
+        "model": {"name": card.name, "version": card.version, "weights_sha256": card.weights_sha256},
+        "measured_on": "drawn images of people who were never trained on; no real 7T cohort was at hand",
+    }
+
+
+def _plain(intervals: Mapping[str, Mapping[str, Interval]]) -> dict[str, dict[str, dict[str, float]]]:
+    return {
+        name: {
+            structure: {key: round(value, 4) for key, value in asdict(interval).items()}
+            for structure, interval in of.items()
+        }
+        for name, of in intervals.items()
+    }
+
+
+def _told(head: RealHead | None) -> dict[str, object] | None:
+    return None if head is None else {k: v for k, v in vars(head).items() if k != "panels"}
+
+
+def _case_told(score: Score) -> dict[str, object]:
+    kept = (
+        "image",
+        "person",
+        "side",
+        "structure",
+        "contrast",
+        "visibility",
+        "lesion",
+        "artefact",
+        "snr",
+        "spacing_mm",
     )
-    return Volume(voxels=drawn.voxels, geometry=drawn.geometry, frames=frames)
-
-
-def dice(found: NDArray[np.uint8], truth: NDArray[np.uint8], number: int) -> float:
-    """2 |A and B| / (|A| + |B|) of one label; 1 where both are empty."""
-    a, b = found == number, truth == number
-    total = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / total if total else 1.0
-
-
-def score(segmenter: GPNetSegmenter, cache: Path, people: Sequence[str], count: int) -> Iterator[Score]:
-    """Segment each test head and compare it with what it was drawn from, on its own grid."""
-    for name, drawn in held_out_heads(cache, people, count, segmenter.card):
-        found = segmenter.segment(as_volume(drawn)).labels
-        yield Score(
-            person=name,
-            spacing_mm=drawn.geometry.spacing,
-            dice={s.name: dice(found, drawn.labels, s.number) for s in segmenter.card.structures},
-        )
-
-
-def summarise(scores: Sequence[Score], card: ModelCard) -> list[dict[str, object]]:
-    """Median and range of the Dice of each structure, as the card states them."""
-    people = len({s.person for s in scores})
-    rows: list[dict[str, object]] = []
-    for structure in card.structures:
-        values = np.array([s.dice[structure.name] for s in scores])
-        rows.append(
-            {
-                "structure": structure.name,
-                "dice_median": round(float(np.median(values)), 3),
-                "dice_lowest": round(float(values.min()), 3),
-                "dice_highest": round(float(values.max()), 3),
-                "images": len(scores),
-                "people": people,
-            }
-        )
-    return rows
+    return {name: getattr(score, name) for name in kept} | {"dice": round(score.metrics.dice, 3)}
