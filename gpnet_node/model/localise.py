@@ -13,7 +13,6 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from gpnet_node.errors import NoPallidumError
 from gpnet_node.model.network import GPNet
@@ -23,6 +22,9 @@ from gpnet_node.model.synthesise import normalise
 LOCALISER_SHAPE = (80, 80, 80)  # (z, y, x): 200 mm
 LOCALISER_SPACING_MM = 2.5
 _HEAT_SD_VOXELS = 1.2
+_BACKGROUND_AHEAD = 8.0  # logarithm of how many more voxels are background
+_PALLIDUM_VOXELS = 100.0  # of one pallidum
+_DICE_SMOOTH_VOXELS = 10.0
 _PRESENT = 0.15  # probability gathered around a place (of 2 in all), below which nothing is there
 _SIDEWAYS = (
     0.7  # of the distance, how much must lie along the patient's x axis: heads tilted by up to 45 degrees
@@ -60,9 +62,29 @@ def side_logits(output: Tensor) -> Tensor:
     return torch.cat([flat[:, :2], vote], dim=2)
 
 
+def pallidum_logits(output: Tensor) -> Tensor:
+    """Network output (B, 3, z, y, x) -> logits of background, left and right pallidum.
+
+    Background starts ahead by the pallidum's rarity, so that an untrained network already expects few of it.
+    """
+    ahead = torch.tensor([_BACKGROUND_AHEAD, 0.0, 0.0], device=output.device)
+    return output.float() + ahead[:, None, None, None]
+
+
 def localiser_loss(scales: list[Tensor], target: Tensor) -> Tensor:
-    """Cross-entropy between the target and the softmax over voxels and "not inside"."""
-    return -(target * functional.log_softmax(side_logits(scales[0]), dim=2)).sum(2).mean()
+    """Cross-entropy of the three classes, and 1 - Dice of either pallidum, whichever side.
+
+    ``target``: (B, 2, z, y, x), share of each voxel that is left and right pallidum. Which of two is left is
+    asked by the cross-entropy alone: the anatomy is nearly symmetric, and finding comes before naming.
+    """
+    log = pallidum_logits(scales[0]).log_softmax(1)
+    truth = torch.cat([1 - target.sum(1, keepdim=True), target], dim=1)
+    entropy = -(truth * log).sum((1, 2, 3, 4)) / _PALLIDUM_VOXELS
+    found, there = 1 - log[:, 0].exp(), target.sum(1)  # (B, z, y, x)
+    axes = (1, 2, 3)
+    both = 2 * (found * there).sum(axes) + _DICE_SMOOTH_VOXELS
+    dice = both / ((found.square() + there.square()).sum(axes) + _DICE_SMOOTH_VOXELS)
+    return (entropy + 1 - dice).mean()
 
 
 @dataclass(frozen=True, kw_only=True)
