@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID, TimeElapsedColumn
 
 from gpnet_node.config import NODE_FILE, SHIPPED_MODEL, Configuration, defaults, load
 from gpnet_node.errors import (
@@ -62,6 +62,10 @@ ConfigFolder = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for a program instead of tables.")]
+AtlasFolder = Annotated[
+    Path, typer.Option("--atlases", help="Folder with synthseg/, allen/, bigbrain/ and cit168/.")
+]
+ModelFolder = Annotated[Path, typer.Option("--model", help="Folder with the model's card and weights.")]
 JobUid = Annotated[str, typer.Argument(metavar="JOB", help="The job's UID, as `status` shows it.")]
 
 
@@ -253,9 +257,7 @@ def train(
     device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda:0 ...")] = "auto",
 ) -> None:
     """Train GP-net on drawn heads and write weights and card. Needs the train extra."""
-    for module in ("ants", "monai"):  # asked now: they are needed long after the start
-        if find_spec(module) is None:
-            raise ConfigurationError(f"{module} is not installed: pip install 'gpnet_node[train]'")
+    _need_train_extra()
     from gpnet_node.model.train import train as train_model
 
     missing = train_model(config, atlases, work, only=only, device=device)
@@ -263,6 +265,87 @@ def train(
         _out().print(f"Still to be trained before weights can be written: {', '.join(missing)}.")
     else:
         _out().print(f"Weights and card are in {config.parent}.")
+
+
+@app.command()
+def synthesise(
+    atlases: AtlasFolder,
+    out: Annotated[Path, typer.Option(help="Folder for the images, in the layout of BIDS derivatives.")],
+    people: Annotated[
+        Literal["test", "validate"], typer.Option(help="The fixed cohort of these people.")
+    ] = "test",
+    model: ModelFolder = Path("model_weights") / SHIPPED_MODEL,
+    work: Annotated[Path, typer.Option(help="Folder for the people's anatomies.")] = Path("build/evaluate"),
+    limit: Annotated[int | None, typer.Option(help="Only the first images.", show_default=False)] = None,
+) -> None:
+    """Write a fixed cohort of drawn images with their truth, to look at. Needs the train extra."""
+    _need_train_extra()
+    from gpnet_node.model import atlas, cohort
+    from gpnet_node.model.card import read_card
+    from gpnet_node.model.cohort_files import write_cohort
+    from gpnet_node.model.release import code_version
+
+    cases = (cohort.set_a() if people == "test" else cohort.validation())[:limit]
+    named = sorted({case.person for case in cases})
+    with Progress(console=errors, transient=True) as progress:
+        task = progress.add_task("anatomies", total=len(named))
+        judged = cohort.TEST_PEOPLE
+        atlas.build(atlases, named, work / "anatomies", lambda _: progress.advance(task), judged=judged)
+        written = write_cohort(cases, work / "anatomies", out, read_card(model), code_version())
+        for _ in progress.track(written, total=len(cases), description="drawing"):
+            pass
+    typer.echo(f"{len(cases)} images of {len(named)} people in {out}")
+
+
+@app.command()
+def evaluate(
+    atlases: AtlasFolder,
+    model: ModelFolder = Path("model_weights") / SHIPPED_MODEL,
+    cohort: Annotated[
+        Literal["test", "validate"],
+        typer.Option(help="test: the model's table. validate: fit the predicted Dice, compare settings."),
+    ] = "test",
+    work: Annotated[
+        Path, typer.Option(help="Folder for what a stopped run goes on from; repeat the command to go on.")
+    ] = Path("build/evaluate"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for figures and tables. [default: the model's]", show_default=False),
+    ] = None,
+) -> None:
+    """Repeat the model's table from scratch: drawn cohorts, atlases, real images. Needs the train extra."""
+    _need_train_extra()
+    from gpnet_node import display
+    from gpnet_node.model.evaluate import evaluate_test, evaluate_validation
+    from gpnet_node.model.stages import Evaluation
+    from gpnet_node.node import now
+
+    with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=errors) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            task = tasks.get(stage)
+            if task is None:
+                task = tasks[stage] = progress.add_task(stage, total=total)
+            progress.update(task, completed=done)
+
+        evaluation = Evaluation(
+            model=model,
+            atlases=atlases,
+            work=work,
+            out=out or model,
+            now=now(),
+            command=f"gpnet-node evaluate --cohort {cohort} --model {model}",
+            progress=advance,
+        )
+        bars = evaluate_test(evaluation) if cohort == "test" else evaluate_validation(evaluation)
+    _out().print(display.bars(bars))
+
+
+def _need_train_extra() -> None:
+    for module in ("ants", "monai"):  # asked now: they are needed long after the start
+        if find_spec(module) is None:
+            raise ConfigurationError(f"{module} is not installed: pip install 'gpnet_node[train]'")
 
 
 # -- the operator --------------------------------------------------------------------------------------------

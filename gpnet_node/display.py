@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -14,6 +14,9 @@ from gpnet_node.offline import Written
 from gpnet_node.overview import Overview, waits_for
 from gpnet_node.results.measure import Measurement
 from gpnet_node.store.states import JobState, SeriesState
+
+if TYPE_CHECKING:
+    from gpnet_node.model.bars import Bar
 
 _STYLES: Mapping[str, str] = {
     **dict.fromkeys((JobState.DELIVERED, JobState.CONFIRMED, SeriesState.COMPLETE, "paid"), "green"),
@@ -89,12 +92,15 @@ def written_as_json(written: Written) -> dict[str, Any]:
     }
 
 
-def figures(scores: Sequence[Mapping[str, object]]) -> RenderableType:
-    """What ``train`` measured, one row per mapping."""
-    names = list(dict.fromkeys(name for score in scores for name in score))
-    table = _table("On people whose maps were not trained on", *names)
-    for score in scores:
-        table.add_row(*(str(score.get(name, "-")) for name in names))
+def bars(measured: "Sequence[Bar]") -> RenderableType:
+    """What ``evaluate`` measured against what was asked for."""
+    table = _table(
+        "On drawn images of people whose maps were not trained on", "what", "must", "aim", "measured", ""
+    )
+    verdicts = {True: Text("met", style="green"), False: Text("NOT MET", style="red"), None: Text("-")}
+    for it in measured:
+        verdict = Text("aim met", style="green") if it.meets_aim else verdicts[it.meets_must]
+        table.add_row(it.what, it.must, it.aim, it.measured, verdict)
     return table
 
 

@@ -30,6 +30,8 @@ VERBS = [
     "segment",
     "send",
     "train",
+    "synthesise",
+    "evaluate",
     "status",
     "retry",
     "release",
@@ -523,6 +525,26 @@ def test_segment_writes_segmentation_report_and_picture_of_a_real_head(
     assert all(Path(path).stat().st_size > 0 for path in made["files"])
     assert len(made["measurements"]) == 4
     assert dcmread(tmp_path / "out" / "seg.dcm").SegmentSequence[0].SegmentLabel == "GPe left"
+
+
+def test_segment_writes_a_doubtful_result_and_has_status_6(
+    gpnet: Run, tmp_path: Path, model_folder: Path
+) -> None:
+    configuration = write_configuration(tmp_path / "configuration")
+    model = configuration / "models" / "toy"
+    wide = "[review]\nedge_mm = 100\n"  # no pallidum of a slab lies so far inside it
+    (model / "card.toml").write_text(f"{(model_folder / 'card.toml').read_text()}\n{wide}")
+    (model / "weights.safetensors").write_bytes((model_folder / "weights.safetensors").read_bytes())
+    write_series(drawn_head(), tmp_path / "in", description="T2 TSE", at=datetime(2026, 3, 4, tzinfo=UTC))
+    folders = (str(tmp_path / "in"), "--out", str(tmp_path / "out"))
+
+    status, out, err = gpnet("segment", *folders, "--no-gate", "--json", "--config", str(configuration))
+
+    made = json.loads(out)
+    assert status == 6, err
+    assert all(Path(path).stat().st_size > 0 for path in made["files"])
+    assert len(made["needs_review"]) == 2
+    assert "needs review: the left pallidum lies" in err
 
 
 def test_segment_of_a_volume_without_a_pallidum_has_status_5(

@@ -200,6 +200,26 @@ def speed(measured: Speed) -> Bar:
     )
 
 
+def medians(scores: Sequence[Score]) -> list[Bar]:
+    """Median Dice of each cohort and method, held to nothing."""
+    rows = select(scores, grid=FINE)
+    return [
+        Bar(
+            what=f"{cohort}: {method}, median Dice GPi / GPe",
+            must="",
+            aim="",
+            measured=_gpi_and_gpe(select(rows, cohort=cohort, method=method)),
+            meets_must=None,
+        )
+        for cohort, method in dict.fromkeys((s.cohort, s.method) for s in rows)
+    ]
+
+
+def _gpi_and_gpe(scores: Sequence[Score]) -> str:
+    gpe, gpi = (float(np.median(values(select(scores, structure=s), "dice"))) for s in STRUCTURES)
+    return f"{gpi:.3f} / {gpe:.3f}"
+
+
 def _medians(scores: Sequence[Score], cohort: str) -> dict[str, float]:
     rows = select(scores, cohort=cohort, method=NETWORK, grid=FINE)
     return {s: float(np.median(values(select(rows, structure=s), "dice"))) for s in STRUCTURES if rows}

@@ -97,10 +97,11 @@ def evaluate_test(evaluation: Evaluation) -> list[bars.Bar]:
     return table
 
 
-def evaluate_validation(evaluation: Evaluation) -> dict[str, object]:
+def evaluate_validation(evaluation: Evaluation) -> list[bars.Bar]:
     """Choose on the validation people: fit the predicted Dice, and compare the contenders' settings.
 
-    Writes the card's ``[quality]`` table and ``validation.json``; returns what the latter says.
+    Writes the card's ``[quality]`` table and ``validation.json``; returns the medians of network and
+    contenders as lines without a bar.
     """
     segmenter = open_segmenter(evaluation, VALIDATE_PEOPLE)
     build_anatomies(evaluation, (*VALIDATE_PEOPLE, *contenders.FUSED_PEOPLE))
@@ -129,7 +130,7 @@ def evaluate_validation(evaluation: Evaluation) -> dict[str, object]:
     }
     evaluation.out.mkdir(parents=True, exist_ok=True)
     (evaluation.out / "validation.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
-    return report
+    return bars.medians([*good, *poor, *tried])
 
 
 # -- what is written -----------------------------------------------------------------------------------------
