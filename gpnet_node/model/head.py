@@ -18,6 +18,7 @@ from gpnet_node.model.pose import (
     over_slices,
     plane,
     pose,
+    segment_masks,
     shares,
     values,
 )
@@ -125,12 +126,13 @@ def _native_labels(posed: PosedHead, geometry: hd.VolumeGeometry, card: ModelCar
     labels = np.zeros((slices, rows, columns), np.uint8)
     number = {(str(s.side), s.channel): s.number for s in card.structures}
     offsets = (np.arange(_SUBSLICES) + 0.5) / _SUBSLICES - 0.5
+    masks = {side: segment_masks(divided) for side, divided in posed.sides.items()}
     for k in range(slices):
         planes = [
             look_up_plane(posed, plane(affine, k + o, np.arange(rows), np.arange(columns))) for o in offsets
         ]
         for side in posed.sides:
-            filled = [shares(posed, side, moved) for moved in planes]
+            filled = [shares(posed, side, masks[side], moved) for moved in planes]
             gpe, gpi = (torch.stack(parts).mean(0).numpy() for parts in zip(*filled, strict=True))
             inside = gpe + gpi > 0.5
             labels[k][inside & (gpi <= gpe)] = number[side, GPE]
@@ -146,6 +148,6 @@ def _fine_truth(posed: PosedHead, side: str) -> FineTruth:
     origin = np.round(lps / TRUTH_SPACING_MM) * TRUTH_SPACING_MM - TRUTH_SPACING_MM * (size // 2)
     axes = [origin[a] + TRUTH_SPACING_MM * np.arange(size[a]) for a in (2, 1, 0)]
     z, y, x = np.meshgrid(*axes, indexing="ij")
-    gpe, gpi = shares(posed, side, posed.look_up(np.stack([x, y, z], -1)))
+    gpe, gpi = shares(posed, side, segment_masks(posed.sides[side]), posed.look_up(np.stack([x, y, z], -1)))
     labels = np.where((gpe + gpi).numpy() > 0.5, np.where((gpi > gpe).numpy(), GPI, GPE), 0).astype(np.uint8)
     return FineTruth(labels=labels, origin_mm=origin)

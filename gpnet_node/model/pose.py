@@ -169,14 +169,17 @@ def values(source: Tensor, where: Tensor) -> Tensor:
     )
 
 
-def shares(posed: PosedHead, side: str, moved: Tensor) -> tuple[Tensor, Tensor]:
+def segment_masks(divided: Divided) -> Tensor:
+    """GPe and GPi of a side's box as 0 or 1, float32, (2, z, y, x)."""
+    return torch.stack([(divided.labels == GPE).float(), (divided.labels == GPI).float()])
+
+
+def shares(posed: PosedHead, side: str, masks: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
     """How much of each place is GPe and GPi of a side, 0-1; (..., 3) -> two of (...)."""
     voxel, inside = posed.in_box(side, moved)
     gpe, gpi = torch.zeros(inside.shape), torch.zeros(inside.shape)
     if bool(inside.any()):
-        labels = posed.sides[side].labels
-        box = torch.stack([(labels == GPE).float(), (labels == GPI).float()])
-        gpe[inside], gpi[inside] = values(box, voxel[inside][None, None])[:, 0, 0]
+        gpe[inside], gpi[inside] = values(masks, voxel[inside][None, None])[:, 0, 0]
     return gpe, gpi
 
 
