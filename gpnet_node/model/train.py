@@ -31,7 +31,7 @@ from gpnet_node.model.checkpoint import (
     state_path,
     take_over,
 )
-from gpnet_node.model.curves import Journal
+from gpnet_node.model.curves import Journal, draw_curves, read_journal
 from gpnet_node.model.localise import localiser_loss
 from gpnet_node.model.loss import UNDIVIDED, Terms, segmentation_loss
 from gpnet_node.model.network import GPNet
@@ -78,8 +78,8 @@ def train(
     """Train both networks, or one; the names of those whose steps are not all done yet.
 
     ``atlases`` holds the label maps (synthseg/, allen/, bigbrain/); ``work`` keeps anatomies and training
-    state, so that a run that was stopped goes on. When both networks are done, weights and card are written
-    beside ``config``. Raises ConfigurationError.
+    state, so that a run that was stopped goes on. Beside ``config`` go curves.png and, when both networks are
+    done, weights and card. Raises ConfigurationError.
     """
     settings = read_settings(config)
     people = settings.train_people + settings.validate_people
@@ -92,8 +92,11 @@ def train(
         for name in [only] if only else PARTS:
             fit(run_of(name, settings, config.parent, work, place))
         missing = unfinished(settings, work)
-        if not missing and place.rank == 0:
-            ship(config.parent, settings, work)
+        if place.rank == 0:
+            journals = {str(name): read_journal(work / f"{name}.jsonl") for name in PARTS}
+            draw_curves(journals, config.parent / "curves.png")
+            if not missing:
+                ship(config.parent, settings, work)
     return missing
 
 
