@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomlkit
 from pydicom import dcmread
 
 from gpnet_node.cli import app, run
@@ -532,8 +533,9 @@ def test_segment_writes_a_doubtful_result_and_has_status_6(
 ) -> None:
     configuration = write_configuration(tmp_path / "configuration")
     model = configuration / "models" / "toy"
-    wide = "[review]\nedge_mm = 100\n"  # no pallidum of a slab lies so far inside it
-    (model / "card.toml").write_text(f"{(model_folder / 'card.toml').read_text()}\n{wide}")
+    card = tomlkit.parse((model_folder / "card.toml").read_text(encoding="utf-8"))
+    card["review"] = {"edge_mm": 100.0}  # no pallidum of a slab lies so far inside it
+    (model / "card.toml").write_text(tomlkit.dumps(card), encoding="utf-8")
     (model / "weights.safetensors").write_bytes((model_folder / "weights.safetensors").read_bytes())
     write_series(drawn_head(), tmp_path / "in", description="T2 TSE", at=datetime(2026, 3, 4, tzinfo=UTC))
     folders = (str(tmp_path / "in"), "--out", str(tmp_path / "out"))

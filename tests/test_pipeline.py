@@ -47,6 +47,8 @@ def test_files_of_a_series_become_a_segmentation_and_a_report(
     assert results.route == ROUTE
     scores = [dice(results.labels.labels, drawn_head().labels, n) for n in (1, 2, 3, 4)]
     assert min(scores) > 0.7
+    assert set(results.quality.edge_distance_mm) == {"left", "right"}
+    assert results.quality.reasons == ()
     for measurement in results.measurements:
         assert 200 < measurement.volume_mm3 < 2000
 
