@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from gpnet_node.model.card import ModelCard
 from gpnet_node.model.cohort import as_volume, draw, whole_head
-from gpnet_node.model.head import TRUTH_SPACING_MM, DrawnHead
+from gpnet_node.model.head import TRUTH_SPACING_MM, DrawnHead, render
 from gpnet_node.model.patient_grid import as_image, lps_grid
-from gpnet_node.model.pose import PosedHead, over_slices
+from gpnet_node.model.pose import PosedHead, look_up_plane, over_slices
 from gpnet_node.model.scene import DrawSettings, Scene
 from gpnet_node.model.segmentation import SideProbability
 from gpnet_node.model.syn import SynSettings, around, carry, fuse, register
@@ -141,11 +141,8 @@ def drawn_brain(person: str, anatomies: Path, card: ModelCard) -> Brain:
     still = DrawSettings(
         border_shift_sd_mm=0, border_tilt_sd_degrees=0, border_curvature_sd_per_mm=0, border_wave_mm=0
     )
-    case = whole_head(person)
-    drawn = draw(case, anatomies, card, settings=still)
-    mask = draw(case, anatomies, card, settings=still, renderer=_brain_mask).voxels
-    image = as_image(as_volume(replace(drawn, voxels=drawn.voxels * mask)))
-    return Brain(image=image, shares=_truth_shares(drawn), centres_mm=_centres(drawn))
+    drawn = draw(whole_head(person), anatomies, card, settings=still, renderer=_without_skull)
+    return Brain(image=as_image(as_volume(drawn)), shares=_truth_shares(drawn), centres_mm=_centres(drawn))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -284,17 +281,17 @@ def _centres(drawn: DrawnHead) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _brain_mask(
+def _without_skull(
     posed: PosedHead, scene: Scene, geometry: hd.VolumeGeometry, seed: int
 ) -> NDArray[np.float32]:
-    """A renderer: 1 where the head is brain or fluid, else 0. Scene and seed do not change that."""
+    """A renderer: the usual image, 0 where the head is neither brain nor fluid."""
     tissue = torch.from_numpy(posed.head.tissue)
     inside = (tissue > 0) & (tissue < HEAD_TISSUE_OFFSET)
     last = torch.tensor(tissue.shape) - 1
 
-    def cut(plane: NDArray[np.float64]) -> torch.Tensor:
-        index = (posed.look_up(plane) + last / 2).round().long()
+    def brain(plane: NDArray[np.float64]) -> torch.Tensor:
+        index = (look_up_plane(posed, plane) + last / 2).round().long()
         z, y, x = torch.minimum(index.clamp(min=0), last).unbind(-1)
         return (inside[z, y, x] & ((index >= 0) & (index <= last)).all(-1)).float()
 
-    return over_slices(geometry, 1, cut)
+    return render(posed, scene, geometry, seed) * over_slices(geometry, 1, brain)

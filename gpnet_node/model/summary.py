@@ -162,6 +162,8 @@ def _spearman(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """Correlation of ranks; NaN where one of them is constant."""
     from scipy.stats import spearmanr  # noqa: PLC0415 - slow to import, and for this alone
 
+    if min(np.ptp(one), np.ptp(other)) == 0:
+        return float("nan")
     return float(spearmanr(one, other).statistic)
 
 
