@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from gpnet_node.model import phantom
 from gpnet_node.model.atlas import HEAD_SPACING_MM
+from gpnet_node.model.localise import LOCALISER_SHAPE, LOCALISER_SPACING_MM
 from gpnet_node.model.scanner import blur, smooth_field
 from gpnet_node.model.synthesise import normalise, rotation, sample, sampling_grid
 from gpnet_node.model.tissue import HEAD_TISSUE_OFFSET, T1, T2, T2STAR, TISSUES, Tissue
@@ -38,8 +40,8 @@ class FieldOfView(StrEnum):
 class SlabSettings:
     """How far slabs may go."""
 
-    shape: tuple[int, int, int] = (80, 80, 80)
-    spacing_mm: float = 2.5
+    shape: tuple[int, int, int] = LOCALISER_SHAPE
+    spacing_mm: float = LOCALISER_SPACING_MM
     views: tuple[float, ...] = (0.28, 0.34, 0.15, 0.11, 0.12)  # share of each FieldOfView
     contrasts: tuple[float, ...] = (0.45, 0.15, 0.20, 0.20)  # T2, T2*, T1, random
     thickness_mm: tuple[float, float] = (30.0, 110.0)
@@ -317,7 +319,7 @@ def _no_head(rng: np.random.Generator, settings: SlabSettings) -> Slab:
     """A phantom with or without structure, or shapes of chance: nothing to be found."""
     index = sampling_grid(settings.shape, np.eye(3) * settings.spacing_mm, rng.normal(0, 8, 3))
     turned = index @ torch.from_numpy(rotation(rng, 20.0).astype(np.float32))
-    image = _chance(turned, rng) if rng.random() < 0.5 else _phantom(turned, rng)
+    image = phantom.shapes_of_chance(turned, rng) if rng.random() < 0.5 else phantom.phantom(turned, rng)
     placed = _Placed(
         turn=np.eye(3),
         window=np.zeros(3),
@@ -331,45 +333,6 @@ def _no_head(rng: np.random.Generator, settings: SlabSettings) -> Slab:
     nothing = np.full((2, 3), np.nan)
     pallida = torch.zeros(2, *settings.shape)
     return Slab(image=normalise(image), pallida=pallida, centres=nothing, inside=np.zeros(2))
-
-
-def _phantom(where: Tensor, rng: np.random.Generator) -> Tensor:
-    """A sphere, an ellipsoid, a cylinder or a box of fluid; with balls, rods or a grid in it or without."""
-    size = torch.from_numpy(rng.uniform(50, 100, 3).astype(np.float32))
-    if rng.random() < 0.4:
-        size[:] = size[0]
-    parts = where / size
-    kind = int(rng.integers(3))
-    if kind == 0:
-        body = parts.square().sum(-1) < 1
-    elif kind == 1:
-        body = (parts[..., 1:].square().sum(-1) < 1) & (parts[..., 0].abs() < 1)
-    else:
-        body = (parts.abs() < 1).all(-1)
-    image = body.float() * rng.uniform(0.5, 2.0) + rng.uniform(0, 0.1)
-    if rng.random() < 0.4:
-        pitch, wall = rng.uniform(10, 30), rng.uniform(2, 6)
-        lines = torch.remainder(where[..., int(rng.integers(0, 2)) :], pitch) < wall
-        image = torch.where(
-            body & lines.any(-1), torch.tensor(rng.uniform(0, 2.5), dtype=torch.float32), image
-        )
-    for _ in range(int(rng.integers(0, 9)) if rng.random() < 0.6 else 0):
-        away = where - torch.from_numpy(rng.normal(0, 25, 3).astype(np.float32))
-        if rng.random() < 0.4:
-            away = away[..., 1:]  # a rod
-        ball = away.square().sum(-1) < rng.uniform(3, 15) ** 2
-        image = torch.where(body & ball, torch.tensor(rng.uniform(0, 2.5), dtype=torch.float32), image)
-    return image
-
-
-def _chance(where: Tensor, rng: np.random.Generator) -> Tensor:
-    """Shapes of chance (Hoffmann 2022): the strongest of several smooth fields paints each voxel."""
-    count = int(rng.integers(4, 12))
-    fields = smooth_field(rng, int(rng.integers(4, 14)), where.shape[:3], channels=count)
-    means = torch.from_numpy(rng.uniform(0, 2.0, count).astype(np.float32))
-    image = means[fields.argmax(0)]
-    size = torch.from_numpy(rng.uniform(50, 110, 3).astype(np.float32))
-    return image * ((where / size).square().sum(-1) < 1)
 
 
 def _centroid(share: Tensor) -> NDArray[np.float64]:
