@@ -241,10 +241,21 @@ def send(
 
 @app.command()
 def train(
-    atlases: Annotated[Path, typer.Option(help="Folder with synthseg/, allen/ and bigbrain/.")],
     config: Annotated[
-        Path, typer.Option(help="Settings (train.toml); weights and card are written beside them.")
+        Path,
+        typer.Option(help="Settings (train.toml); weights, card and curves.png are written beside them."),
     ] = Path("model_weights") / SHIPPED_MODEL / "train.toml",
+    atlases: Annotated[
+        Path | None,
+        typer.Option(help="Folder with synthseg/, allen/ and bigbrain/, which samples are drawn from."),
+    ] = None,
+    cohort: Annotated[
+        Path | None,
+        typer.Option(
+            help="Own images for the segmenter, BIDS derivatives: sub-*/anat/*_T2w.nii.gz with *_dseg.nii.gz "
+            "and dseg.tsv; a table [cohort] in the settings says how they are used."
+        ),
+    ] = None,
     work: Annotated[
         Path, typer.Option(help="Folder for what a stopped run goes on from; repeat the command to go on.")
     ] = Path("build/train"),
@@ -254,13 +265,19 @@ def train(
             help="Train one network; the other may be trained at the same time in the same work folder."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda:0 ...")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto (a GPU if there is one), cpu, cuda:0 ...; for several GPUs: torchrun.")
+    ] = "auto",
 ) -> None:
-    """Train GP-net on drawn heads and write weights and card. Needs the train extra."""
+    """Train GP-net on drawn heads, or on images of one's own as well. Needs the train extra.
+
+    A run that is stopped goes on when the command is repeated, and ends in the same weights.
+    Several GPUs: torchrun --nproc-per-node 2 -m gpnet_node train ...
+    """
     _need_train_extra()
     from gpnet_node.model.train import train as train_model
 
-    missing = train_model(config, atlases, work, only=only, device=device)
+    missing = train_model(config, atlases, work, cohort=cohort, only=only, device=device)
     if missing:
         _out().print(f"Still to be trained before weights can be written: {', '.join(missing)}.")
     else:

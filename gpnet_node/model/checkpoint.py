@@ -17,6 +17,7 @@ from gpnet_node.model.card import WEIGHTS_NAME, ModelCard
 from gpnet_node.model.network import GPNet
 
 _OUTPUTS = ("heads.", "join.")  # layers whose channels are the classes
+_INPUT = "encoder.0.0."  # the layer that sees the image
 
 
 def load_weights(folder: Path, card: ModelCard) -> dict[str, Tensor]:
@@ -60,10 +61,11 @@ def part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def take_over(network: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
-    """Start ``network`` from other weights; the names of output layers that could be taken over in part only.
+    """Start ``network`` from other weights; names of the layers taken over in part only.
 
     Output layers may have another number of classes: those that both have are taken over, the rest stays as
-    it was. Raises ConfigurationError naming every other tensor that is missing or of another shape.
+    it was. The network may have more input channels: the new ones start with zero weight. Raises
+    ConfigurationError naming every other tensor that is missing or of another shape.
     """
     own = network.state_dict()
     partial = []
@@ -75,6 +77,10 @@ def take_over(network: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
             value.copy_(weights[name])
         elif name.startswith(_OUTPUTS) and _same_features(name, weights[name], value):
             _copy_classes(weights[name], value)
+            partial.append(name)
+        elif name.startswith(_INPUT) and _fewer_inputs(weights[name], value):
+            value.zero_()  # a new channel starts without a say
+            value[:, : weights[name].shape[1]] = weights[name]
             partial.append(name)
         else:
             faults.append(f"{name} is {tuple(weights[name].shape)}, wanted {tuple(value.shape)}")
@@ -88,6 +94,10 @@ def _same_features(name: str, old: Tensor, new: Tensor) -> bool:
     if name == "join.weight":
         return old.shape[1] // old.shape[0] == new.shape[1] // new.shape[0]
     return old.shape[1:] == new.shape[1:]
+
+
+def _fewer_inputs(old: Tensor, new: Tensor) -> bool:
+    return old.ndim == new.ndim and old.shape[1] < new.shape[1] and old[:, :1].shape == new[:, :1].shape
 
 
 def _copy_classes(old: Tensor, new: Tensor) -> None:

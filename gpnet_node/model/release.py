@@ -44,7 +44,7 @@ def ship(folder: Path, settings: TrainSettings, work: Path) -> None:
     card["network"] = asdict(settings.segmenter.network)
     card["localiser"] = asdict(settings.localiser.network)
     card["figures"] = []
-    card["training"] = settings.model_dump(mode="json", exclude_none=True) | {
+    card["training"] = settings.model_dump(mode="json", exclude_none=True, exclude={"cohort"}) | {
         "data_sha256": data_digest(work / "anatomies", settings.train_people),
         "history": {name: _history(settings, work, name) for name in PARTS},
     }
@@ -52,17 +52,18 @@ def ship(folder: Path, settings: TrainSettings, work: Path) -> None:
 
 
 def _history(settings: TrainSettings, work: Path, name: Part) -> list[dict[str, object]]:
-    """Which code did which steps; and its settings, where they were not those of the end."""
+    """Which code did which steps; and its settings, where they were not those of the end, or had a cohort."""
     runs = read_progress(state_path(work, name))[1]
     final = recipe(settings, name)
     return [{k: v for k, v in run.items() if k != "settings" or v != final} for run in runs]
 
 
 def data_digest(cache: Path, people: Sequence[str]) -> str:
-    """SHA-256 over the anatomies that were trained on, in the order of the people."""
+    """SHA-256 over the anatomies that were drawn from, in the order of the people; none for an own cohort."""
     digest = hashlib.sha256()
-    for person in people:
-        digest.update((cache / f"{person}.npz").read_bytes())
+    for path in (cache / f"{person}.npz" for person in people):
+        if path.exists():
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

@@ -5,22 +5,20 @@ same images as one that was never stopped, and several GPUs together see the sam
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from monai.metrics.meandice import compute_dice
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, distributed, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from gpnet_node.errors import ConfigurationError
 from gpnet_node.model import atlas
+from gpnet_node.model.bids import digest
 from gpnet_node.model.card import read_card
 from gpnet_node.model.checkpoint import (
     TrainingState,
@@ -33,23 +31,15 @@ from gpnet_node.model.checkpoint import (
 )
 from gpnet_node.model.curves import Journal, draw_curves, read_journal
 from gpnet_node.model.localise import localiser_loss
-from gpnet_node.model.loss import UNDIVIDED, Terms, segmentation_loss
+from gpnet_node.model.loss import Terms, segmentation_loss
 from gpnet_node.model.network import GPNet
+from gpnet_node.model.processes import Place, meet, places, shared
 from gpnet_node.model.release import code_version, ship, unfinished
-from gpnet_node.model.samples import BoxSamples, LocaliserSamples, Sample
-from gpnet_node.model.synthesise import GPE, GPI
+from gpnet_node.model.samples import Sample, cohort_boxes, drawn_boxes, drawn_slabs
 from gpnet_node.model.train_settings import PARTS, Part, PartSettings, TrainSettings, read_settings, recipe
+from gpnet_node.model.validation import mean_dice, mean_loss
 
 Loss = Callable[[list[Tensor], Tensor, float], Terms]  # scales, target, share of the steps that is done
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where this process computes, and which of how many processes it is."""
-
-    device: torch.device
-    rank: int = 0
-    count: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,26 +63,32 @@ class Run:
 
 
 def train(
-    config: Path, atlases: Path, work: Path, *, only: Part | None = None, device: str = "auto"
+    config: Path,
+    atlases: Path | None,
+    work: Path,
+    *,
+    cohort: Path | None = None,
+    only: Part | None = None,
+    device: str = "auto",
 ) -> list[Part]:
     """Train both networks, or one; the names of those whose steps are not all done yet.
 
-    ``atlases`` holds the label maps (synthseg/, allen/, bigbrain/); ``work`` keeps anatomies and training
-    state, so that a run that was stopped goes on. Beside ``config`` go curves.png and, when both networks are
-    done, weights and card. Raises ConfigurationError.
+    ``atlases`` holds the label maps that samples are drawn from (synthseg/, allen/, bigbrain/); ``cohort``
+    images of one's own for the segmenter (:mod:`gpnet_node.model.bids`). ``work`` keeps anatomies and
+    training state, so that a run that was stopped goes on. Beside ``config`` go curves.png and, when both
+    networks are done, weights and card. Raises ConfigurationError, InputError.
     """
     settings = read_settings(config)
-    people = settings.train_people + settings.validate_people
+    names = [only] if only else PARTS
+    work.mkdir(parents=True, exist_ok=True)
     with places(device, os.environ) as place:
-        if place.rank == 0:
-            with _progress() as bar:
-                task = bar.add_task("anatomies", total=len(people))
-                atlas.build(atlases, people, work / "anatomies", lambda _: bar.advance(task))
-        _meet(place)
-        for name in [only] if only else PARTS:
-            fit(run_of(name, settings, config.parent, work, place))
+        if place.first and any(_draws(settings, name, cohort) for name in names):
+            _build_anatomies(settings, atlases, work)
+        meet(place)
+        for name in names:
+            fit(run_of(name, settings, config.parent, work, cohort, place))
         missing = unfinished(settings, work)
-        if place.rank == 0:
+        if place.first:
             journals = {str(name): read_journal(work / f"{name}.jsonl") for name in PARTS}
             draw_curves(journals, config.parent / "curves.png")
             if not missing:
@@ -100,43 +96,53 @@ def train(
     return missing
 
 
-def run_of(name: Part, settings: TrainSettings, folder: Path, work: Path, place: Place) -> Run:
+def _draws(settings: TrainSettings, name: Part, cohort: Path | None) -> bool:
+    """Whether samples of one network are drawn from anatomies."""
+    own_only = name == "segmenter" and cohort is not None and settings.cohort.drawn_share == 0
+    return settings.part(name).steps > 0 and not own_only
+
+
+def _build_anatomies(settings: TrainSettings, atlases: Path | None, work: Path) -> None:
+    people, cache = settings.train_people + settings.validate_people, work / "anatomies"
+    if atlases is None and not all((cache / f"{person}.npz").exists() for person in people):
+        raise ConfigurationError("samples are drawn from atlases: --atlases must name their folder")
+    with _progress() as bar:
+        task = bar.add_task("anatomies", total=len(people))
+        atlas.build(atlases or Path(), people, cache, lambda _: bar.advance(task))
+
+
+def run_of(
+    name: Part, settings: TrainSettings, folder: Path, work: Path, cohort: Path | None, place: Place
+) -> Run:
     """What the settings in ``folder`` say about one network, put together."""
-    cache, seed = work / "anatomies", settings.seed
-    count = settings.part(name).validation_samples
-    if name == "segmenter":
-        shape = read_card(folder).box_voxels
-        samples: Dataset[Sample] = BoxSamples(
-            _sides(cache, settings.train_people), shape, settings.draw, seed, varied=True
-        )
-        boxes = BoxSamples(_sides(cache, settings.validate_people), shape, settings.draw, seed, varied=False)
-        loss: Loss = partial(segmentation_loss, settings=settings.loss)
-        validate = partial(mean_dice, samples=[boxes[i] for i in range(count)], device=place.device)
-    else:
-        samples = LocaliserSamples(cache, settings.train_people, seed)
-        slabs = LocaliserSamples(cache, settings.validate_people, seed)
-        loss = _slab_loss
-        validate = partial(mean_loss, samples=[slabs[i] for i in range(count)], device=place.device)
+    card, cache = read_card(folder), work / "anatomies"
+    samples: Dataset[Sample] = Dataset()  # nothing to be asked of
+    held_out: list[Sample] = []
+    own = cohort if name == "segmenter" else None
+    if settings.part(name).steps > 0:
+        if own is not None:
+            samples, held_out = cohort_boxes(own, cache, settings, card)
+        elif name == "segmenter":
+            samples, held_out = drawn_boxes(cache, settings, card)
+        else:
+            samples, held_out = drawn_slabs(cache, settings)
     start = None
     if settings.start is not None:
         origin = folder / settings.start
         start = part(load_weights(origin, read_card(origin)), name)
+    segmenting = name == "segmenter"
     return Run(
         name=name,
         settings=settings.part(name),
-        seed=seed,
+        seed=settings.seed,
         samples=samples,
-        loss=loss,
-        validate=validate,
+        loss=partial(segmentation_loss, settings=settings.loss) if segmenting else _slab_loss,
+        validate=partial(mean_dice if segmenting else mean_loss, samples=held_out, device=place.device),
         place=place,
         output=work,
-        recipe=recipe(settings, name),
+        recipe=recipe(settings, name, digest(own) if own is not None else None),
         start=start,
     )
-
-
-def _sides(cache: Path, people: tuple[str, ...]) -> list[atlas.Anatomy]:
-    return [side for person in people for side in atlas.load(cache, person)]
 
 
 def fit(run: Run) -> dict[str, Tensor]:
@@ -146,9 +152,9 @@ def fit(run: Run) -> dict[str, Tensor]:
     state, done, history = begin(run)
     network, optimiser = state.network, state.optimiser
     batches = iter(_batches(run, done))
-    model = _shared_among(network, place)
+    model = shared(network, place)
     path, journal = state_path(run.output, run.name), Journal(run.output / f"{run.name}.jsonl")
-    with _progress(quiet=place.rank > 0) as bar:
+    with _progress(quiet=not place.first) as bar:
         task = bar.add_task(run.name, total=settings.steps, completed=done)
         for step in range(done, settings.steps):
             image, target = (t.to(place.device, non_blocking=True) for t in journal.wait_for(batches))
@@ -166,15 +172,15 @@ def fit(run: Run) -> dict[str, Tensor]:
             journal.add(terms)
             bar.advance(task)
             last = step + 1 == settings.steps
-            if place.rank == 0 and (last or (step + 1) % settings.save_every == 0):
+            if place.first and (last or (step + 1) % settings.save_every == 0):
                 judged = last or (step + 1) % settings.validate_every == 0
                 figures = run.validate(state.averaged) if judged else {}
                 bar.console.print(f"{run.name} {journal.write(step + 1, rate, figures)}", highlight=False)
                 save_state(path, state, step=step + 1, history=history)
                 journal.restart_clock()
-    if done == settings.steps == 0 and place.rank == 0:
+    if done == settings.steps == 0 and place.first:
         save_state(path, state, step=0, history=history)
-    _meet(place)
+    meet(place)
     return state.averaged.state_dict()
 
 
@@ -236,76 +242,8 @@ def average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
         kept.copy_(now)
 
 
-@torch.inference_mode()
-def mean_dice(network: GPNet, samples: list[Sample], device: torch.device) -> dict[str, float]:
-    """Mean Dice of GPe, GPi and what is not healthy, over boxes."""
-    network.eval()
-    found = []
-    for image, target in samples:
-        logits = network(image[None].to(device))[0].float().cpu()
-        claimed = torch.stack([logits[:UNDIVIDED].argmax(0), (logits[UNDIVIDED] > 0).long()])
-        masks = [torch.stack([t[0] == GPE, t[0] == GPI, t[1] == 1])[None] for t in (claimed, target)]
-        found.append(compute_dice(masks[0].float(), masks[1].float())[0])
-    means = torch.stack(found).nanmean(0).tolist()  # NaN: nothing of it in that box
-    names = ("Dice GPe", "Dice GPi", "Dice lesion")
-    return {name: mean for name, mean in zip(names, means, strict=True) if not np.isnan(mean)}
-
-
-@torch.inference_mode()
-def mean_loss(network: GPNet, samples: list[Sample], device: torch.device) -> dict[str, float]:
-    """Mean loss of the localiser over slabs."""
-    network.eval()
-    losses = [
-        localiser_loss([network(image[None].to(device))], target[None].to(device))
-        for image, target in samples
-    ]
-    return {"validation loss": float(torch.stack(losses).mean())}
-
-
 def _slab_loss(scales: list[Tensor], target: Tensor, _progress: float) -> Terms:
     return {"pallida": localiser_loss(scales, target)}
-
-
-@contextmanager
-def places(device: str, environment: Mapping[str, str]) -> Iterator[Place]:
-    """Where to compute. ``auto``: a GPU if there is one. Under ``torchrun``: one process for each GPU."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    count = int(environment.get("WORLD_SIZE", "1"))
-    if count == 1:
-        yield Place(device=torch.device(device))
-        return
-    if device == "cuda":
-        device = f"cuda:{environment['LOCAL_RANK']}"
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    try:
-        yield Place(device=torch.device(device), rank=int(environment["RANK"]), count=count)
-    finally:
-        distributed.destroy_process_group()
-
-
-class _Scales(nn.Module):
-    """The network, called for all its scales: what is shared among processes is a module's forward."""
-
-    def __init__(self, network: GPNet) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        return self.network.scales(image)
-
-
-def _shared_among(network: GPNet, place: Place) -> nn.Module:
-    if place.count == 1:
-        return _Scales(network)
-    devices = [place.device.index] if place.device.type == "cuda" else None
-    return DistributedDataParallel(_Scales(network), device_ids=devices, find_unused_parameters=True)
-
-
-def _meet(place: Place) -> None:
-    """Wait until every process is here."""
-    if place.count > 1:
-        distributed.barrier()
 
 
 def _progress(*, quiet: bool = False) -> Progress:

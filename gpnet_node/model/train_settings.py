@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gpnet_node.model.loss import LossSettings
 from gpnet_node.model.network import GPNetConfig
@@ -38,6 +38,24 @@ class PartSettings(BaseModel):
     validation_samples: int = 12
 
 
+class CohortSettings(BaseModel):
+    """How an own cohort is used. Subjects are divided into ``folds``; those of ``fold`` are validated on.
+
+    ``drawn_share``: of the samples, how many are drawn ones. ``second_channel``: T1w as well, for which
+    segmenter.network.in_channels must be 2; it is left out of a share ``drop_out`` of the samples.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    folds: int = Field(default=5, ge=2)
+    fold: int = Field(default=0, ge=0)
+    drawn_share: float = Field(default=0.5, ge=0, le=1)
+    second_channel: bool = False
+    drop_out: float = Field(default=0.3, ge=0, le=1)
+    rotation_degrees: float = 12.0
+    stretch: float = 0.1
+    shift_voxels: float = 4.0
+
+
 class TrainSettings(BaseModel):
     """The whole file. ``start``: folder of shipped weights to go on from, seen from the file's own folder."""
 
@@ -51,6 +69,16 @@ class TrainSettings(BaseModel):
     loss: LossSettings = LossSettings()
     draw: DrawSettings = DrawSettings()
     start: str | None = None
+    cohort: CohortSettings = CohortSettings()
+
+    @model_validator(mode="after")
+    def _channels_are_those_of_the_network(self) -> "TrainSettings":
+        channels = 2 if self.cohort.second_channel else 1
+        if self.segmenter.network.in_channels != channels:
+            raise ValueError(f"segmenter.network.in_channels must be {channels}: see cohort.second_channel")
+        if self.cohort.fold >= self.cohort.folds:
+            raise ValueError(f"cohort.fold must be below cohort.folds, {self.cohort.folds}")
+        return self
 
     def part(self, name: Part) -> PartSettings:
         """Settings of one network."""
@@ -62,7 +90,11 @@ def read_settings(path: Path) -> TrainSettings:
     return TomlFile(path).validated(TrainSettings)
 
 
-def recipe(settings: TrainSettings, name: Part) -> dict[str, object]:
+def recipe(settings: TrainSettings, name: Part, cohort_sha256: str | None = None) -> dict[str, object]:
     """What one network is trained by, as plain values to be kept with it."""
     kept = settings.model_dump(mode="json", exclude_none=True)
+    if cohort_sha256 is None:
+        del kept["cohort"]
+    else:
+        kept["cohort"]["sha256"] = cohort_sha256
     return {key: value for key, value in kept.items() if key == name or key not in PARTS}
