@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from gpnet_node.errors import ConfigurationError, NoPallidumError
 from gpnet_node.imaging.volume import LabelMap, Volume
@@ -133,7 +134,8 @@ class GPNetSegmenter:
         if side == "right":
             box = box[:, :, ::-1]
         shown = normalise(torch.from_numpy(np.ascontiguousarray(box)))[None, None].to(self._device)
-        logits = self._network(shown)[0].float()
+        further = self._network.config.in_channels - 1  # trained to do without: a series is one contrast
+        logits = self._network(functional.pad(shown, (0,) * 7 + (further,)))[0].float()
         lesion = logits[3:4].sigmoid() if len(logits) > 3 else torch.zeros_like(logits[:1])
         channels: NDArray[np.float32] = torch.cat([logits[:3].softmax(0), lesion]).cpu().numpy()
         return np.ascontiguousarray(channels[..., ::-1]) if side == "right" else channels
