@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from gpnet_node.model.card import ModelCard
 from gpnet_node.model.cohort import as_volume, draw, whole_head
 from gpnet_node.model.head import TRUTH_SPACING_MM, DrawnHead, render
+from gpnet_node.model.mni_atlases import ATLASES, atlas_shares, read_template
 from gpnet_node.model.patient_grid import as_image, lps_grid
 from gpnet_node.model.pose import PosedHead, look_up_plane, over_slices
 from gpnet_node.model.scene import DrawSettings, Scene
@@ -29,31 +30,11 @@ from gpnet_node.model.syn import SynSettings, around, carry, fuse, register
 from gpnet_node.model.synthesise import GPE, GPI
 from gpnet_node.model.tissue import HEAD_TISSUE_OFFSET
 
-TEMPLATE = "cit168/CIT168toMNI152-2009c_T1w_brain.nii.gz"
 FUSION = "fusion of five people"
 FUSED_PEOPLE = ("01", "05", "06", "09", "15")
 SIDES = ("left", "right")
-_GAP_MM = 1.5  # the widest medial lamina that an atlas leaves free between the segments
 _FINE_SHAPE = (136, 144, 136)  # (z, y, x) of 0.39 mm: one side's box of carried labels
 _FUSION_MM = 0.8
-
-
-@dataclass(frozen=True, kw_only=True)
-class AtlasNumbers:
-    """GPe's and GPi's numbers by side; an atlas with one number for both is cut at x = 0."""
-
-    file: str
-    left: tuple[int, int]
-    right: tuple[int, int]
-
-
-ATLASES = {
-    "CIT168 atlas": AtlasNumbers(
-        file="cit168/CIT168_MNI152NLin2009cAsym.nii.gz", left=(5, 6), right=(105, 106)
-    ),
-    "BigBrain atlas": AtlasNumbers(file="bigbrain/bigbrain.nii.gz", left=(11, 13), right=(12, 14)),
-    "Allen atlas": AtlasNumbers(file="allen/AllenAtlas.nii.gz", left=(11, 12), right=(11, 12)),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +77,7 @@ def contenders(
     On 0.39 mm around each pallidum. ``folder`` keeps this head's registrations, which are not repeated.
     """
     kept = _Kept(folder=folder, fixed=head, settings=settings.syn)
-    shared = kept.transforms("template", _template(atlases))
+    shared = kept.transforms("template", read_template(atlases))
     found = {
         name: _carried(atlas_shares(atlases, numbers), shared, head) for name, numbers in ATLASES.items()
     }
@@ -212,6 +193,7 @@ def _joint(head: Brain, people: Mapping[str, Brain], moved: Mapping[str, Sequenc
 
 
 def _side(side: str, shares: NDArray[np.float32], origin_mm: tuple[float, float, float]) -> SideProbability:
+    shares = shares.clip(0, 1)  # smoothing overshoots a little
     background = (1 - shares.sum(0, keepdims=True)).clip(0)
     return SideProbability(
         side=side,
@@ -220,47 +202,6 @@ def _side(side: str, shares: NDArray[np.float32], origin_mm: tuple[float, float,
         spacing_mm=TRUTH_SPACING_MM,
         origin_mm=origin_mm,
     )
-
-
-# -- what is carried -----------------------------------------------------------------------------------------
-
-
-def _template(atlases: Path) -> sitk.Image:
-    """The T1 template of CIT168, a brain without skull."""
-    return sitk.DICOMOrient(sitk.ReadImage(str(atlases / TEMPLATE), sitk.sitkFloat32), "LPS")
-
-
-def atlas_shares(atlases: Path, numbers: AtlasNumbers) -> dict[str, sitk.Image]:
-    """GPe and GPi of an atlas, the medial lamina given to the nearer segment, without staircases."""
-    image = sitk.DICOMOrient(sitk.ReadImage(str(atlases / numbers.file), sitk.sitkUInt16), "LPS")
-    array = sitk.GetArrayFromImage(image)
-    x_mm = image.GetOrigin()[0] + image.GetSpacing()[0] * np.arange(array.shape[2])  # grows to the left
-    shares = {}
-    for side, wanted in (("left", numbers.left), ("right", numbers.right)):
-        own = x_mm > 0 if side == "left" else x_mm < 0
-        gpe, gpi = ((array == number) & own for number in wanted)
-        drawn = sitk.GetImageFromArray(_closed(gpe, gpi, image.GetSpacing()), isVector=True)
-        drawn.CopyInformation(image)
-        shares[side] = sitk.SmoothingRecursiveGaussian(drawn, 0.5 * image.GetSpacing()[0])
-    return shares
-
-
-def _closed(
-    gpe: NDArray[np.bool_], gpi: NDArray[np.bool_], spacing: tuple[float, ...]
-) -> NDArray[np.float32]:
-    """GPe and GPi, (z, y, x, 2), after the free voxels between them went to the nearer one."""
-    to_gpe, to_gpi = _distance_mm(gpe, spacing), _distance_mm(gpi, spacing)
-    between = ~gpe & ~gpi & (to_gpe + to_gpi <= _GAP_MM + spacing[0])
-    nearer = to_gpi < to_gpe
-    return np.stack([gpe | (between & ~nearer), gpi | (between & nearer)], -1).astype(np.float32)
-
-
-def _distance_mm(mask: NDArray[np.bool_], spacing: tuple[float, ...]) -> NDArray[np.float32]:
-    """Distance to a mask, 0 inside."""
-    drawn = sitk.GetImageFromArray(mask.astype(np.uint8))
-    drawn.SetSpacing(spacing)
-    away = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(drawn, False, False, True))
-    return np.asarray(away.clip(0), np.float32)
 
 
 def _truth_shares(drawn: DrawnHead) -> dict[str, sitk.Image]:

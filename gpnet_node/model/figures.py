@@ -9,8 +9,9 @@ from gpnet_node.errors import NoPallidumError
 from gpnet_node.model import summary
 from gpnet_node.model.box_plot import draw_box_plot
 from gpnet_node.model.cohort import Case, as_volume, draw
-from gpnet_node.model.contenders import ATLASES, FUSION
+from gpnet_node.model.contenders import FUSION
 from gpnet_node.model.head import TRUTH_SPACING_MM
+from gpnet_node.model.mni_atlases import ATLASES
 from gpnet_node.model.panels import Panel, resampled
 from gpnet_node.model.patient_grid import as_image
 from gpnet_node.model.scores import FINE, NETWORK, Score, grid_of, values

@@ -13,8 +13,8 @@ from gpnet_node.errors import NoPallidumError
 from gpnet_node.imaging.frames import find_files
 from gpnet_node.imaging.series import choose, read_headers, split
 from gpnet_node.imaging.volume import SourceFrame, Volume, assemble
-from gpnet_node.model.contenders import ATLASES, TEMPLATE, atlas_shares
 from gpnet_node.model.metrics import dice
+from gpnet_node.model.mni_atlases import ATLASES, atlas_shares, read_template
 from gpnet_node.model.panels import Panel, resampled
 from gpnet_node.model.patient_grid import as_image, lps_grid
 from gpnet_node.model.scores import NETWORK
@@ -46,7 +46,7 @@ def template_dice(segmenter: GPNetSegmenter, atlases: Path) -> dict[str, float]:
     Atlases are carried by the coordinates of MNI152 2009, which they share with the template; CIT168's own
     labels are the truth. 0 where the network finds no pallidum.
     """
-    image = sitk.DICOMOrient(sitk.ReadImage(str(atlases / TEMPLATE), sitk.sitkFloat32), "LPS")
+    image = read_template(atlases)
     whole = {
         name: {side: _whole(share, image) for side, share in atlas_shares(atlases, numbers).items()}
         for name, numbers in ATLASES.items()
