@@ -18,7 +18,7 @@ from gpnet_node.model.synthesise import GPE, GPI, Divided, divide, mixed_border,
 from gpnet_node.model.tissue import Tissue
 
 _BEND_NODES = (32, 32, 32)
-_STRIDE = 8  # the bend is looked up at every eighth row and column, and interpolated between
+_STRIDE = 4  # the bend is looked up at every fourth row and column, and interpolated between
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -92,7 +92,7 @@ def build(
         "tissue": head.tissue[box],
         "centres": head.centres - low,
         "mean_mm": mean.astype(np.float16),
-        "modes_mm": modes.reshape(_MODES, *mean.shape).astype(np.float16),
+        "modes_mm": modes.reshape(-1, *mean.shape).astype(np.float16),
     }
     for side, anatomy in head.sides.items():
         arrays[f"{side}_tissue"] = anatomy.tissue
