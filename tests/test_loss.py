@@ -12,6 +12,7 @@ from gpnet_node.model.loss import (
     boundary_loss,
     class_entropy,
     class_overlap,
+    lesion_dice_loss,
     lesion_entropy,
     segmentation_loss,
     tversky_loss,
@@ -147,6 +148,19 @@ def test_what_is_not_known_about_lesions_is_not_scored() -> None:
     assert float(lesion_entropy(logits, half_known, 4.0)) == pytest.approx(0, abs=1e-6)
     assert float(lesion_entropy(logits, lesion, 4.0)) > 5
     assert float(lesion_entropy(logits, torch.full_like(lesion, UNKNOWN), 4.0)) == 0
+
+
+def test_a_faint_suspicion_everywhere_does_not_pay_where_there_is_a_lesion() -> None:
+    faint = torch.full((2, 4, 16, 16, 16), -4.0)
+    lesion = torch.zeros(2, 16, 16, 16, dtype=torch.long)
+    lesion[0, 4:6, 4:6, 4:6] = 1
+    found = faint.clone()
+    found[:, UNDIVIDED] = 40 * lesion - 20
+
+    assert float(lesion_dice_loss(faint, lesion)) > 0.45  # of one image in two
+    assert float(lesion_dice_loss(found, lesion)) == pytest.approx(0, abs=1e-3)
+    assert float(lesion_dice_loss(faint[1:], lesion[1:])) == 0
+    assert float(lesion_dice_loss(faint, torch.full_like(lesion, UNKNOWN))) == 0
 
 
 def test_the_lesion_channel_takes_no_part_in_the_classes() -> None:
