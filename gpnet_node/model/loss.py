@@ -39,9 +39,9 @@ class LossSettings(BaseModel):
     """Weights of the terms.
 
     ``tversky_alpha`` (false positives) and ``tversky_beta`` (false negatives) are for background, GPe and
-    GPi. ``lesion_positive``: a lesion's voxel against one without; ``lesion_dice``: weight of 1 - Dice where there
-    is a lesion. ``head``: cross-entropy of the finest
-    head beside the joined output, halved for each coarser one.
+    GPi. ``lesion``: cross-entropy, where a lesion's voxel counts ``lesion_positive``-fold; ``lesion_dice``:
+    1 - Dice where there is a lesion. ``head``: cross-entropy of the finest head beside the joined output,
+    halved for each coarser one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
