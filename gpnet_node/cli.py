@@ -253,7 +253,7 @@ def train(
         Path | None,
         typer.Option(
             help="Own images for the segmenter, BIDS derivatives: sub-*/anat/*_T2w.nii.gz with *_dseg.nii.gz "
-            "and dseg.tsv; a table [cohort] in the settings says how they are used."
+            "and dseg.tsv; the settings say under cohort how they are used."
         ),
     ] = None,
     work: Annotated[
