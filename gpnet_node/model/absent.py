@@ -6,6 +6,7 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
+import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +14,8 @@ from gpnet_node.imaging.volume import Volume
 from gpnet_node.model.card import ModelCard
 from gpnet_node.model.cohort import TEST_PEOPLE, Case, as_volume, cases, draw, slab_geometry, turn
 from gpnet_node.model.head import TRUTH_SPACING_MM, DrawnHead, FineTruth
+from gpnet_node.model.pose import PosedHead
+from gpnet_node.model.scene import Scene
 
 _PHANTOMS, _BESIDE, _CUTTING = 40, 40, 20
 _SPACING_MM = (1.2, 0.9, 0.9)
@@ -49,7 +52,7 @@ def absent_images(cache: Path, card: ModelCard) -> Iterator[AbsentImage]:
     truths: dict[str, Mapping[str, FineTruth]] = {}
     for number, case in enumerate(drawn):
         if case.person not in truths:
-            truths[case.person] = draw(_glance(case), cache, card).truth
+            truths[case.person] = _truth(case, cache, card)
         kind = Absent.BESIDE if number < _BESIDE else Absent.CUTTING
         placed = place(case, truths[case.person], kind, rng)
         yield AbsentImage(name=case.name, kind=kind, volume=partial(_slab, placed, cache, card))
@@ -86,7 +89,10 @@ def place(case: Case, truth: Mapping[str, FineTruth], kind: Absent, rng: np.rand
 
 
 def phantom(rng: np.random.Generator) -> Volume:
-    """Spheres, a bottle or a grid of water with noise: what is scanned when nobody lies in the scanner."""
+    """A plain bottle or sphere, one with balls in it, or one with bars: what is scanned where nobody lies.
+
+    Not drawn by what the localiser is trained on.
+    """
     z, y, x = np.meshgrid(
         *((np.arange(n) - n / 2) * s for n, s in zip(_PHANTOM_SHAPE, _SPACING_MM, strict=True)), indexing="ij"
     )
@@ -119,9 +125,15 @@ def _slab(case: Case, cache: Path, card: ModelCard) -> Volume:
     return as_volume(draw(case, cache, card))
 
 
-def _glance(case: Case) -> Case:
-    """The smallest image of the case: its truth is the same."""
-    return replace(case, spacing_mm=(20.0, 20.0, 20.0), slices=3)
+def _truth(case: Case, cache: Path, card: ModelCard) -> Mapping[str, FineTruth]:
+    """Where the person's pallida lie, without an image of them."""
+    small = replace(case, spacing_mm=(20.0, 20.0, 20.0), slices=3)
+    return draw(small, cache, card, renderer=_nothing).truth
+
+
+def _nothing(posed: PosedHead, scene: Scene, geometry: hd.VolumeGeometry, seed: int) -> NDArray[np.float32]:
+    """A renderer that leaves the image empty."""
+    return np.zeros(geometry.spatial_shape, np.float32)
 
 
 def _places_mm(truth: FineTruth) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from gpnet_node.errors import ConfigurationError, NoPallidumError
-from gpnet_node.model import atlas, contenders
+from gpnet_node.model import atlas, contenders, relaxation
 from gpnet_node.model.absent import absent_images
 from gpnet_node.model.card import ModelCard, read_card
 from gpnet_node.model.cohort import Case, as_volume, control_of, draw, set_a, set_b, set_c
@@ -32,6 +32,10 @@ _DRAWN_BY = (
     "pose",
     "head",
     "cohort",
+    "relaxation",
+    "composition",
+    "fields",
+    "kspace",
 )
 _SEGMENTED_BY = ("localise", "patient_grid", "network", "segment", "quality")
 
@@ -43,7 +47,7 @@ class Evaluation:
     """What is evaluated, with what, where. ``work`` may be removed: it only saves time.
 
     ``atlases``: folder with synthseg/, allen/, bigbrain/ and cit168/; real heads are looked for beside it, in
-    images/ and dicom/. ``renderer``: of set C, which is left out without one.
+    images/ and dicom/.
     """
 
     model: Path
@@ -53,7 +57,6 @@ class Evaluation:
     now: datetime
     command: str
     progress: Progress
-    renderer: Renderer | None = None
 
     @property
     def anatomies(self) -> Path:
@@ -86,7 +89,7 @@ def build_anatomies(evaluation: Evaluation, people: Sequence[str], judged: Seque
 
 
 def score_sets(evaluation: Evaluation, segmenter: GPNetSegmenter) -> list[Score]:
-    """The network on sets A, B, C and on the control."""
+    """The network on sets A, B, C and on the control; C is drawn by the renderer that training never saw."""
     sets: dict[str, tuple[Case, ...]] = {
         "A": set_a(),
         "control": tuple(control_of(case) for case in set_a()),
@@ -95,9 +98,7 @@ def score_sets(evaluation: Evaluation, segmenter: GPNetSegmenter) -> list[Score]
     scores: list[Score] = []
     for name, cases in sets.items():
         scores += score_cases(evaluation, segmenter, name, cases)
-    if evaluation.renderer is not None:
-        scores += score_cases(evaluation, segmenter, "C", set_c(), evaluation.renderer)
-    return scores
+    return scores + list(score_cases(evaluation, segmenter, "C", set_c(), relaxation.render))
 
 
 def score_cases(
