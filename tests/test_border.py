@@ -54,8 +54,8 @@ def test_a_moved_border_leaves_each_segment_a_share(anatomy: Anatomy) -> None:
     far = DrawSettings(border_shift_sd_mm=4.0)
     shares = [share(cut(anatomy, seed, far).labels) for seed in range(30)]
 
-    assert min(shares) == pytest.approx(0.18, abs=0.01)
-    assert max(shares) == pytest.approx(0.50, abs=0.01)
+    assert 0.14 < min(shares) < 0.20
+    assert 0.47 < max(shares) < 0.55
 
 
 def test_gpi_lies_medial_of_gpe(anatomy: Anatomy) -> None:

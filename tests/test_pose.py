@@ -109,6 +109,21 @@ def test_pallida_are_scaled_to_the_volume_that_was_drawn(head: Head, asked_mm3: 
         assert pallidum_mm3(posed, side) == pytest.approx(asked_mm3, rel=0.02)
 
 
+def test_each_pallidum_of_an_uneven_head_gets_a_volume_of_its_own(head: Head) -> None:
+    left = head.sides["left"]
+    tissue = left.tissue.copy()
+    outer = np.argwhere(tissue == Tissue.GPE)
+    tissue[tuple(outer[np.abs(outer[:, 1] - tissue.shape[1] / 2) > 11].T)] = Tissue.WHITE_MATTER
+    uneven = replace(head, sides={**head.sides, "left": replace(left, tissue=tissue)})
+    asked = replace(AS_IT_LIES, pallidum_mm3=(1700.0, 1700.0))
+
+    posed = pose(uneven, CLEAR, Seeds.all(1), asked)
+
+    assert (tissue == Tissue.GPE).sum() < 0.85 * (left.tissue == Tissue.GPE).sum()
+    for side in ("left", "right"):
+        assert pallidum_mm3(posed, side) == pytest.approx(1700.0, rel=0.04)
+
+
 def test_a_head_is_not_scaled_further_than_a_skull_can_follow(head: Head) -> None:
     posed = pose(head, CLEAR, Seeds.all(1), replace(AS_IT_LIES, pallidum_mm3=(9000.0, 9000.0)))
 

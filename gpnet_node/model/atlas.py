@@ -162,7 +162,7 @@ def _border(parts: Parts, pallidum: NDArray[np.bool_], what: str) -> NDArray[np.
 
 def _smooth_tissue(labels: sitk.Image, grid: sitk.Image) -> NDArray[np.uint8]:
     """A finer grid without 1 mm staircases: smoothed signed distances are interpolated, the nearest wins."""
-    crop = sitk.Resample(labels, registration.coarse(grid), sitk.Transform(), sitk.sitkNearestNeighbor)
+    crop = _around(labels, grid)
     array = sitk.GetArrayFromImage(crop)
     kinds = {int(v): FREESURFER_TISSUE.get(int(v), Tissue.BACKGROUND) for v in np.unique(array)}
     best = np.full(grid.GetSize()[::-1], np.inf, np.float32)
@@ -180,6 +180,21 @@ def _smooth_tissue(labels: sitk.Image, grid: sitk.Image) -> NDArray[np.uint8]:
         wins = value < best
         best[wins], tissue[wins] = value[wins], kind
     return tissue
+
+
+def _around(labels: sitk.Image, grid: sitk.Image) -> sitk.Image:
+    """The map's own voxels that a grid covers: none is moved by resampling."""
+    ends = [grid.GetSize()[axis] - 1 for axis in range(3)]
+    corners = [[(index >> axis & 1) * ends[axis] for axis in range(3)] for index in range(8)]
+    found = np.array(
+        [
+            labels.TransformPhysicalPointToContinuousIndex(grid.TransformIndexToPhysicalPoint(corner))
+            for corner in corners
+        ]
+    )
+    low = np.floor(found.min(0) - 2).astype(int).clip(0)
+    high = np.minimum(np.ceil(found.max(0) + 3).astype(int), labels.GetSize())
+    return labels[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))]
 
 
 def _distance(part: NDArray[np.float32]) -> NDArray[np.float32]:

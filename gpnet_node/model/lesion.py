@@ -25,8 +25,11 @@ def paint(
     means: NDArray[np.float32],
     spacing_mm: float,
     rng: np.random.Generator,
+    blooming_mm: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """The image (z, y, x) with a lesion of this kind, and where it lies (bool).
+
+    ``blooming_mm``: how much further than its surface a void reaches.
 
     Perivascular spaces are painted, but nothing is marked: they are no lesion that would make a result
     doubtful. A box without a pallidum comes back as it is.
@@ -40,7 +43,8 @@ def paint(
     fluid, void = float(means[Tissue.CSF]), float(rng.uniform(0.0, 0.25))
     marked = torch.zeros(image.shape, dtype=torch.bool)
     for depth, signal in _layers(kind, place, rng, fluid, void):
-        weight = torch.sigmoid(depth / (_EDGE_MM / 2))
+        reach = blooming_mm if signal == void else 0.0
+        weight = torch.sigmoid((depth + reach) / (_EDGE_MM / 2))
         image = image + weight * (signal - image)
         marked |= weight > 0.5
     if kind is Lesion.PERIVASCULAR_SPACES:

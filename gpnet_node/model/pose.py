@@ -18,6 +18,8 @@ from gpnet_node.model.synthesise import GPE, GPI, Divided, divide, mixed_border,
 from gpnet_node.model.tissue import Tissue
 
 _BEND_NODES = (32, 32, 32)
+_SIDES_DIFFER_SD = 0.05  # of the logarithm of a pallidum's volume
+_SWELLING_MM = (16.0, 34.0)  # around a pallidum's centre: to where it is scaled, and where that has faded
 _STRIDE = 4  # the bend is looked up at every fourth row and column, and interpolated between
 
 
@@ -94,13 +96,13 @@ def pose(
     then moves on its own.
     """
     rng = np.random.default_rng([seeds.shape, 1])
-    scale = _scale(head, rng, settings)
+    scale, sizes = _sizes(head, rng, settings)
     turned = rotation(rng, settings.rotation_sd_degrees / 2)
     elastic = smooth_field(rng, 9, _BEND_NODES, channels=3) * float(rng.uniform(0, settings.elastic_mm) / 2)
     own = functional.interpolate(
         torch.from_numpy(head.displacement_mm)[None], size=_BEND_NODES, mode="trilinear"
     )[0]
-    bend = elastic + own
+    bend = elastic + own + _swollen(head, sizes)
     if scene.ventricle_mm:
         towards = towards_fluid(torch.from_numpy(head.tissue), 1.0).permute(3, 0, 1, 2)
         bend = (
@@ -183,11 +185,41 @@ def shares(posed: PosedHead, side: str, masks: Tensor, moved: Tensor) -> tuple[T
     return gpe, gpi
 
 
-def _scale(head: Head, rng: np.random.Generator, settings: DrawSettings) -> float:
-    """So that the mean pallidum has a drawn volume, as far as the skull can follow."""
-    voxels = sum(int((side.tissue == Tissue.GPE).sum()) for side in head.sides.values())
-    own_mm3 = voxels * BOX_SPACING_MM**3 / 2
-    return float(np.clip((rng.uniform(*settings.pallidum_mm3) / own_mm3) ** (1 / 3), 0.87, 1.22))
+def _sizes(head: Head, rng: np.random.Generator, settings: DrawSettings) -> tuple[float, dict[str, float]]:
+    """Scale of the head, and of each pallidum beyond it, for drawn volumes that differ little by side.
+
+    The head is scaled as far as a skull can follow.
+    """
+    own_mm3 = {
+        name: float((side.tissue == Tissue.GPE).sum()) * BOX_SPACING_MM**3
+        for name, side in head.sides.items()
+    }
+    drawn_mm3 = rng.uniform(*settings.pallidum_mm3)
+    mean_mm3 = sum(own_mm3.values()) / len(own_mm3)
+    scale = float(np.clip((drawn_mm3 / mean_mm3) ** (1 / 3), 0.87, 1.22))
+    sides = {}
+    for name, own in own_mm3.items():
+        wanted_mm3 = np.clip(drawn_mm3 * np.exp(rng.normal(0, _SIDES_DIFFER_SD)), *settings.pallidum_mm3)
+        sides[name] = float(np.clip((wanted_mm3 / own) ** (1 / 3) / scale, 0.80, 1.30))
+    return scale, sides
+
+
+def _swollen(head: Head, sizes: Mapping[str, float]) -> Tensor:
+    """Displacement (3, z, y, x), mm, that scales each pallidum about its centre and fades around it."""
+    axes = [
+        (torch.arange(n, dtype=torch.float32) - (n - 1) / 2) * (extent / n)
+        for n, extent in zip(_BEND_NODES, head.tissue.shape, strict=True)
+    ]
+    place = torch.stack(torch.meshgrid(*axes, indexing="ij"))  # mm from the middle of the head's array
+    middle = (np.array(head.tissue.shape) - 1) / 2
+    moved = torch.zeros(place.shape)
+    for name, size in sizes.items():
+        centre = head.centres[0 if name == "left" else 1] - middle
+        away = place - torch.from_numpy(centre.astype(np.float32))[:, None, None, None]
+        near, far = _SWELLING_MM
+        fading = ((far - away.norm(dim=0)) / (far - near)).clamp(0, 1)
+        moved = moved + away * (1 / size - 1) * fading.square() * (3 - 2 * fading)
+    return moved
 
 
 def split(tissue: Tensor, border: Tensor) -> Divided:

@@ -21,7 +21,7 @@ from gpnet_node.model.fields import Transmit, Waves, received
 from gpnet_node.model.kspace import EchoTrain
 from gpnet_node.model.pose import PosedHead, plane, values
 from gpnet_node.model.registration import BOX_SPACING_MM
-from gpnet_node.model.scene import Contrast, Scene, Visibility
+from gpnet_node.model.scene import BLOOMING_MM, Contrast, Scene, Visibility
 from gpnet_node.model.synthesise import Divided
 from gpnet_node.model.tissue import HEAD_TISSUE_OFFSET, Tissue
 
@@ -148,7 +148,15 @@ class _Body:
                 painted = painted + lamina * (float(table[Tissue.LAMINA]) - painted)
                 again = np.random.default_rng(seed)  # the same lesion in both channels
                 for kind in hurt:
-                    painted, _ = lesion.paint(painted, kind, divided.tissue, table, BOX_SPACING_MM, again)
+                    painted, _ = lesion.paint(
+                        painted,
+                        kind,
+                        divided.tissue,
+                        table,
+                        BOX_SPACING_MM,
+                        again,
+                        BLOOMING_MM[scene.contrast],
+                    )
                 channels.append(painted)
             boxes[side] = torch.stack([*channels, (divided.tissue != Tissue.BACKGROUND).float()])
         whole = torch.stack([torch.from_numpy(table[posed.head.tissue]) for table in tables])

@@ -38,6 +38,10 @@ class Lesion(StrEnum):
     PALLIDOTOMY = "pallidotomy"
 
 
+# How much further than its own surface an iron or calcium void reaches, by how the image is weighted.
+BLOOMING_MM = {Contrast.T2: 0.0, Contrast.T2STAR: 0.7, Contrast.T1: -0.2, Contrast.RANDOM: 0.0}
+
+
 class Artefact(StrEnum):
     """What goes wrong while the image is taken."""
 

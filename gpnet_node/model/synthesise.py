@@ -18,11 +18,11 @@ from gpnet_node.model import lesion
 from gpnet_node.model.atlas import BORDERS, Anatomy
 from gpnet_node.model.registration import BOX_SPACING_MM
 from gpnet_node.model.scanner import expose, resolve, smooth_field
-from gpnet_node.model.scene import DrawSettings, Scene, Visibility, draw_scene, signals
+from gpnet_node.model.scene import BLOOMING_MM, DrawSettings, Scene, Visibility, draw_scene, signals
 from gpnet_node.model.tissue import Tissue
 
 GPE, GPI = 1, 2  # labels of a drawn box; 0 is background
-_GPI_SHARE_LIMITS = (0.18, 0.50)  # which a moved border keeps
+_GPI_SHARE_LIMITS = ((0.15, 0.24), (0.43, 0.54))  # between which each moved border has its own two
 _BORDER_MAP_LIMIT_MM = 12.0  # beyond it the carried atlases' distances say nothing
 _SEEN = {Visibility.CLEAR: 1.0, Visibility.PARTIAL: 1.0, Visibility.FAINT: 0.3, Visibility.ABSENT: 0.0}
 
@@ -82,7 +82,8 @@ def deform(
     """
     own_mm3 = float((anatomy.tissue == Tissue.GPE).sum()) * BOX_SPACING_MM**3
     scale = (float(rng.uniform(*settings.pallidum_mm3)) / own_mm3) ** (1 / 3)
-    stretch = np.diag(np.exp(rng.normal(0, settings.anisotropy_sd, 3)) * scale)
+    longer = rng.normal(0, settings.anisotropy_sd, 3)
+    stretch = np.diag(np.exp(longer - longer.mean()) * scale)  # the volume stays what was drawn
     matrix = np.linalg.inv(rotation(rng, settings.rotation_sd_degrees) @ stretch)
     offset = rng.normal(0, settings.offset_sd_mm, 3).clip(-6, 6) / BOX_SPACING_MM
     where = sampling_grid(shape, matrix, offset)
@@ -90,7 +91,8 @@ def deform(
     where = where + elastic * (float(rng.uniform(0, settings.elastic_mm)) / 2 / BOX_SPACING_MM)
     tissue = sample(torch.from_numpy(anatomy.tissue), where, "nearest").to(torch.uint8)
     if ventricle_mm:
-        where = where + towards_fluid(tissue, BOX_SPACING_MM) * (ventricle_mm / BOX_SPACING_MM)
+        towards = towards_fluid(tissue, BOX_SPACING_MM) @ torch.from_numpy(matrix.T.astype(np.float32))
+        where = where + towards * (ventricle_mm / BOX_SPACING_MM)
         tissue = sample(torch.from_numpy(anatomy.tissue), where, "nearest").to(torch.uint8)
     return tissue, sample(mixed_border(anatomy.border, rng), where, "bilinear")
 
@@ -120,7 +122,8 @@ def divide(
         return Divided(tissue=tissue, labels=nothing.to(torch.uint8), lamina=nothing)
     border = border - torch.quantile(border[inside], 1 - float(rng.uniform(*settings.gpi_share)))
     border = border + _own_way(border, inside, rng, settings, spacing_mm)
-    low, high = (float(torch.quantile(border[inside], 1 - share)) for share in reversed(_GPI_SHARE_LIMITS))
+    most, least = (float(rng.uniform(*bounds)) for bounds in reversed(_GPI_SHARE_LIMITS))
+    low, high = (float(torch.quantile(border[inside], 1 - share)) for share in (most, least))
     border = border - min(max(0.0, low), high)
     inner = inside & (border > 0)
     labels = inside.to(torch.uint8) * GPE
@@ -168,7 +171,9 @@ def paint(
     image = textured(divided.tissue, lamina, means, rng, spacing_mm, grain=grain)
     marked = torch.zeros(image.shape, dtype=torch.bool)
     for kind in scene.lesions:
-        image, more = lesion.paint(image, kind, divided.tissue, means, spacing_mm, rng)
+        image, more = lesion.paint(
+            image, kind, divided.tissue, means, spacing_mm, rng, BLOOMING_MM[scene.contrast]
+        )
         marked |= more
     return image, marked
 
