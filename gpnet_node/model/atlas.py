@@ -46,13 +46,13 @@ class Anatomy:
     """One person's side.
 
     ``tissue``: uint8 (z, y, x) of :class:`Tissue` in LPS axes (x grows to the left); the pallidum is all GPE.
-    ``border``: one float16 map per atlas, mm, positive towards GPi: zero is that atlas's GPi/GPe interface.
+    ``border``: one float32 map per atlas, mm, positive towards GPi: zero is that atlas's GPi/GPe interface.
     """
 
     person: str
     side: str
     tissue: NDArray[np.uint8]
-    border: Mapping[str, NDArray[np.float16]]
+    border: Mapping[str, NDArray[np.float32]]
 
 
 def build(
@@ -95,7 +95,7 @@ def load(cache: Path, person: str) -> tuple[Anatomy, ...]:
                 side=side,
                 tissue=data[f"{side}_tissue"],
                 border={
-                    name: data[f"{side}_border_{name}"]
+                    name: data[f"{side}_border_{name}"].astype(np.float32)
                     for name in (*BORDERS, JUDGE)
                     if f"{side}_border_{name}" in data
                 },

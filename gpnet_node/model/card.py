@@ -75,6 +75,8 @@ class ModelCard(BaseModel):
     name: str
     version: str
     summary: str
+    intended_use: str = ""
+    not_for: tuple[str, ...] = ()
     weights_sha256: str
     structures: tuple[Structure, ...]
     spacing_mm: float  # isotropic grid that the network sees

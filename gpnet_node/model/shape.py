@@ -59,7 +59,7 @@ def draw(rng: np.random.Generator, path: Path = SHAPE_FILE) -> Head:
                 side=side,
                 tissue=data[f"{side}_tissue"],
                 border={
-                    name: (data[f"{side}_border_{name}"] * np.float16(_BORDER_STEP_MM)).astype(np.float16)
+                    name: data[f"{side}_border_{name}"] * np.float32(_BORDER_STEP_MM)
                     for name in atlas.BORDERS
                 },
             )
@@ -98,7 +98,7 @@ def build(
         arrays[f"{side}_tissue"] = anatomy.tissue
         near = anatomy.tissue == Tissue.GPE
         for name, border in anatomy.border.items():
-            steps = np.where(near, border.astype(np.float32) / _BORDER_STEP_MM, 0)
+            steps = np.where(near, border / _BORDER_STEP_MM, 0)
             arrays[f"{side}_border_{name}"] = steps.round().clip(-127, 127).astype(np.int8)
     np.savez_compressed(path, allow_pickle=False, **arrays)
 

@@ -22,7 +22,7 @@ from gpnet_node.model.scanner import blur, smooth_field
 from gpnet_node.model.synthesise import normalise, rotation, sample, sampling_grid
 from gpnet_node.model.tissue import HEAD_TISSUE_OFFSET, T1, T2, T2STAR, TISSUES, Tissue
 
-_POOL = 2  # the head is painted at 1 mm and halved before it is turned, for partial volume
+_POOL = 2  # the head of 1 mm is painted and halved before it is turned, for partial volume
 _TABLES = (T2, T2STAR, T1)
 
 
@@ -218,9 +218,11 @@ def _painted(
     middle = (np.array(even.shape) - 1) / 2
     offset = torch.from_numpy((centres.mean(0) - middle).astype(np.float32))
     coordinates = (where / HEAD_SPACING_MM + offset) / _POOL
-    signal = functional.avg_pool3d(torch.from_numpy(_means(rng, settings)[even])[None, None], _POOL)[0, 0]
-    pallidum = torch.from_numpy(even == Tissue.GPE).float()
-    share = sample(functional.avg_pool3d(pallidum[None, None], _POOL)[0, 0], coordinates, "bilinear")
+    means = _means(rng, settings)
+    corners = [even[(slice(k, None, _POOL),) * 3] for k in range(_POOL)]  # of each block, for all of it
+    signal = torch.from_numpy(np.mean([means[corner] for corner in corners], axis=0, dtype=np.float32))
+    pallidum = np.mean([corner == Tissue.GPE for corner in corners], axis=0, dtype=np.float32)
+    share = sample(torch.from_numpy(pallidum), coordinates, "bilinear")
     image = sample(signal, coordinates, "bilinear")
     texture = smooth_field(rng, 40, image.shape)[0] * rng.uniform(0.02, 0.08)
     left = where[..., 2] > 0  # LPS: x grows to the left

@@ -97,11 +97,11 @@ def deform(
     return tissue, sample(mixed_border(anatomy.border, rng), where, "bilinear")
 
 
-def mixed_border(borders: Mapping[str, NDArray[np.float16]], rng: np.random.Generator) -> Tensor:
+def mixed_border(borders: Mapping[str, NDArray[np.float32]], rng: np.random.Generator) -> Tensor:
     """A border between those of the two atlases that are trained on, mm, (z, y, x)."""
     mix = float(rng.random())
-    allen, bigbrain = (torch.from_numpy(borders[name]).float() for name in BORDERS)
-    return (allen * mix + bigbrain * (1 - mix)).clamp(-_BORDER_MAP_LIMIT_MM, _BORDER_MAP_LIMIT_MM)
+    allen, bigbrain = (torch.from_numpy(borders[name]) for name in BORDERS)
+    return torch.lerp(bigbrain, allen, mix).clamp_(-_BORDER_MAP_LIMIT_MM, _BORDER_MAP_LIMIT_MM)
 
 
 def divide(
