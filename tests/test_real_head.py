@@ -30,7 +30,7 @@ def volume(shared_data: Path) -> Volume:
 @pytest.fixture(scope="module")
 def measurements(volume: Volume, model_folder: Path) -> tuple[Measurement, ...]:
     segmenter = GPNetSegmenter(model_folder)
-    return measure(volume, segmenter.segment(volume), segmenter.card)
+    return measure(volume, segmenter.segment(volume).labels, segmenter.card)
 
 
 def test_every_volume_lies_in_the_conventional_range(measurements: tuple[Measurement, ...]) -> None:

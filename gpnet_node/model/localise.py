@@ -1,7 +1,7 @@
 """Find the centre of each pallidum in a whole head or a slab, or say that it is not there.
 
-The network is GP-net without gates on a 3 mm grid in patient axes; its one channel says how much of a voxel is
-pallidum, whichever side's. Which one is left is decided in patient space: the anatomy is nearly symmetric,
+The network is GP-net without gates on a 3 mm grid in patient axes; its one channel says how much of a voxel
+is pallidum, whichever side's. Which one is left is decided in patient space: the anatomy is nearly symmetric,
 LPS coordinates are not (x grows to the left).
 """
 
@@ -42,7 +42,10 @@ def pallidum_logits(output: Tensor) -> Tensor:
 
 
 def localiser_loss(scales: list[Tensor], target: Tensor) -> Tensor:
-    """Cross-entropy, and 1 - Dice. ``target``: (B, 2, z, y, x), share of a voxel that is left, right pallidum."""
+    """Cross-entropy, and 1 - Dice.
+
+    ``target``: (B, 2, z, y, x), share of each voxel that is left and right pallidum.
+    """
     logits, there = pallidum_logits(scales[0]), target.sum(1)
     axes = (1, 2, 3)
     entropy = functional.binary_cross_entropy_with_logits(logits, there, reduction="none").sum(axes)

@@ -21,7 +21,7 @@ GATE_SIGNALS = ("centre", "coarser")
 
 @dataclass(frozen=True, kw_only=True)
 class GPNetConfig:
-    """Settings of the network. Level 0 has the input's resolution over ``stem``; the last level is the centre.
+    """Settings of the network. Level 0 has the input's resolution over ``stem``; the last is the centre.
 
     Kernels and dilations hold one value for each level from level 0 on, or a single one for all. Raises
     ValueError where settings contradict each other.
@@ -318,17 +318,19 @@ def _blocks_as_channels(image: Tensor, edge: int) -> Tensor:
     """(B, C, z, y, x) -> (B, C * edge^3, z / edge, y / edge, x / edge)."""
     if edge == 1:
         return image
-    for axis in (2, 4, 6):
-        image = image.unflatten(axis, (-1, edge))  # (B, C, z, edge, y, edge, x, edge) in the end
-    return image.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
+    batch, channels, *size = image.shape
+    z, y, x = (n // edge for n in size)
+    blocks = image.reshape(batch, channels, z, edge, y, edge, x, edge)
+    return blocks.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(batch, channels * edge**3, z, y, x)
 
 
 def _channels_as_blocks(features: Tensor, edge: int) -> Tensor:
     """The other way round."""
     if edge == 1:
         return features
-    blocks = features.unflatten(1, (-1, edge, edge, edge))  # (B, C, edge, edge, edge, z, y, x)
-    return blocks.permute(0, 1, 5, 2, 6, 3, 7, 4).flatten(6).flatten(4, 5).flatten(2, 3)
+    batch, channels, z, y, x = features.shape
+    blocks = features.reshape(batch, channels // edge**3, edge, edge, edge, z, y, x)
+    return blocks.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(batch, -1, z * edge, y * edge, x * edge)
 
 
 def _resized(features: Tensor, like: Tensor) -> Tensor:

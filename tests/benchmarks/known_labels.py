@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpnet_node.config import Configuration, RouteConfig
-from gpnet_node.imaging.volume import LabelMap, Volume
+from gpnet_node.imaging.volume import Volume
 from gpnet_node.model.card import ModelCard, read_card
+from gpnet_node.model.segmentation import Segmentation
 from gpnet_node.node import SegmentersOf
 from gpnet_node.pipeline import Segmenter
+from tests.segmenters import segmentation
 
 # (x, y, z) in mm from the middle, half axes in mm: about as large as the pallida of a person.
 _ELLIPSOIDS = {
@@ -30,9 +32,9 @@ class KnownLabels:
     card: ModelCard
     path: Path
 
-    def segment(self, volume: Volume) -> LabelMap:
-        """Label map on the volume's grid."""
-        return LabelMap(labels=np.load(self.path), geometry=volume.geometry)
+    def segment(self, volume: Volume) -> Segmentation:
+        """Label map on the volume's grid; nothing is known of probabilities."""
+        return segmentation(volume, np.load(self.path))
 
 
 def ellipsoids(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> NDArray[np.uint8]:
