@@ -334,10 +334,11 @@ def evaluate(
     _need_train_extra()
     from gpnet_node import display
     from gpnet_node.model.evaluate import evaluate_test, evaluate_validation
-    from gpnet_node.model.stages import Evaluation
+    from gpnet_node.model.stages import Evaluation, processes
     from gpnet_node.node import now
 
-    with Progress(*Progress.get_default_columns(), TimeElapsedColumn(), console=errors) as progress:
+    columns = (*Progress.get_default_columns(), TimeElapsedColumn())
+    with processes() as pool, Progress(*columns, console=errors) as progress:
         tasks: dict[str, TaskID] = {}
 
         def advance(stage: str, done: int, total: int) -> None:
@@ -354,6 +355,7 @@ def evaluate(
             now=now(),
             command=f"gpnet-node evaluate --cohort {cohort} --model {model}",
             progress=advance,
+            pool=pool,
         )
         bars = evaluate_test(evaluation) if cohort == "test" else evaluate_validation(evaluation)
     _out().print(display.bars(bars))

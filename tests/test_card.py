@@ -33,21 +33,12 @@ def test_people_of_the_figures_were_not_trained_on(model_folder: Path) -> None:
     assert not set(training["train_people"]) & set(training["test_people"])
 
 
-def test_every_structure_reaches_the_promised_dice_on_held_out_people(model_folder: Path) -> None:
-    card = read_card(model_folder)
-
-    medians = {str(row["structure"]): row["dice_median"] for row in card.figures}
-
-    assert set(medians) == {s.name for s in card.structures}
-    assert all(isinstance(value, float) and value >= 0.75 for value in medians.values())
-
-
 def test_where_there_is_no_model_the_key_that_names_its_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        read_card(tmp_path / "model_weights" / "gpnet-0")
+        read_card(tmp_path / "model_weights" / "absent")
 
     text = str(caught.value)
-    assert str(tmp_path / "model_weights" / "gpnet-0" / "card.toml") in text
+    assert str(tmp_path / "model_weights" / "absent" / "card.toml") in text
     assert "model_weights in node.toml" in text
     assert "Errno" not in text
 

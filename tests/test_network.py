@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gpnet_node.model.network import DeformableConv, GPNet, GPNetConfig
 from gpnet_node.model.segment import GPNetSegmenter
 
-SMALL = GPNetConfig(filters=(4, 6, 8, 10), gated_levels=(1, 2), supervised_levels=(0, 1, 2))
+SMALL = GPNetConfig(stem=1, filters=(4, 6, 8, 10), gated_levels=(1, 2), supervised_levels=(0, 1, 2))
 MODELS = sorted(
     weights.parent
     for weights in (Path(__file__).resolve().parents[1] / "model_weights").glob("*/weights.safetensors")
@@ -51,6 +51,35 @@ def test_every_parameter_that_is_trained_gets_a_gradient(config: GPNetConfig) ->
     assert _without_gradient(network) == []
 
 
+def test_behind_a_stem_every_voxel_of_a_block_has_logits_of_its_own() -> None:
+    torch.manual_seed(1)
+    network = GPNet(replace(SMALL, filters=(4, 6), stem=2, gated_levels=(), supervised_levels=(0,))).eval()
+    weight, bias = network.heads[0].weight, network.heads[0].bias
+    with torch.no_grad():
+        weight.zero_()
+        bias.copy_(torch.arange(24.0))  # three classes of eight voxels each
+        network.join.weight.copy_(torch.eye(3)[..., None, None, None])
+        network.join.bias.zero_()  # type: ignore[union-attr]
+
+        logits = network(torch.randn(1, 1, 8, 8, 8))
+
+    assert logits[0, 1, :2, :2, :2].flatten().tolist() == [8, 9, 10, 11, 12, 13, 14, 15]
+    assert torch.equal(logits[0, 1, 2:4, 4:6, :2], logits[0, 1, :2, :2, :2])
+
+
+def test_a_stem_loses_no_voxel_of_the_image() -> None:
+    torch.manual_seed(1)
+    network = GPNet(replace(SMALL, filters=(4, 6), stem=2, gated_levels=(0,), supervised_levels=(0,))).eval()
+    image = torch.randn(1, 1, 16, 16, 16)
+    before = network(image)
+
+    for place in ((0, 0, 0), (7, 8, 9), (15, 15, 15)):
+        changed = image.clone()
+        changed[0, 0][place] += 5
+
+        assert not torch.allclose(network(changed), before)
+
+
 @pytest.mark.parametrize("config", [SMALL, replace(SMALL, gate_blocks=2, gate_signal="coarser")])
 def test_a_gate_changes_what_passes_the_skip_connection(config: GPNetConfig) -> None:
     torch.manual_seed(1)
@@ -72,8 +101,9 @@ def test_a_gate_changes_what_passes_the_skip_connection(config: GPNetConfig) -> 
         ({"filters": (4, 8), "gated_levels": (1,)}, "gated and supervised levels"),
         ({"filters": (4,), "gated_levels": (), "supervised_levels": ()}, "two levels"),
         ({"supervised_levels": ()}, "must be supervised"),
-        ({"encoder_kernels": (3, 3)}, "encoder_kernels must hold 1 or 4 values, not 2"),
-        ({"decoder_kernels": (3, 3, 3, 3)}, "decoder_kernels must hold 1 or 3 values, not 4"),
+        ({"stem": 0}, "stem must be 1 or more"),
+        ({"encoder_kernels": (3, 3)}, "encoder_kernels must hold 1 or 3 values, not 2"),
+        ({"decoder_kernels": (3, 3, 3, 3)}, "decoder_kernels must hold 1 or 2 values, not 4"),
         ({"decoder_kernels": (4,)}, "odd"),
         ({"deformable_encoder": (4,)}, "deformable_encoder must lie in"),
         ({"deformable_decoder": (3,)}, "deformable_decoder must lie in"),
@@ -99,7 +129,7 @@ def test_settings_come_back_from_a_card_as_they_were(config: GPNetConfig) -> Non
 
 
 def test_the_compact_network_has_the_size_that_its_settings_state() -> None:
-    stated = "1,509,193 parameters"
+    stated = "1,467,794 parameters"
     assert GPNetConfig.__doc__ is not None
 
     assert stated in GPNetConfig.__doc__

@@ -39,7 +39,7 @@ def _score(dice: float, **changed: object) -> Score:
         cohort="A", image="a01", person="11", side="left", structure="GPe", method=NETWORK, grid=FINE,
         contrast="t2", visibility="clear", lesion="none", artefact="none", age_years=50.0, snr=20.0,
         drop_out=0.0, ventricle_mm=0.0, spacing_mm="1 x 0.4 x 0.4", extent_mm=60.0, refused=False,
-        reasons=(), predicted_dice=float("nan"), features={}, metrics=_metrics(dice),
+        located_mm=1.0, reasons=(), predicted_dice=float("nan"), features={}, metrics=_metrics(dice),
     )  # fmt: skip
     return replace(score, **changed)  # type: ignore[arg-type]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gpnet_node.imaging.volume import Volume
 from gpnet_node.model.card import ModelCard
 from gpnet_node.model.cohort import TEST_PEOPLE, Case, as_volume, cases, draw, slab_geometry, turn
-from gpnet_node.model.head import TRUTH_SPACING_MM, DrawnHead, FineTruth
+from gpnet_node.model.head import DrawnHead, FineTruth, nothing
 from gpnet_node.model.pose import PosedHead
 from gpnet_node.model.scene import Scene
 
@@ -67,7 +67,7 @@ def place(case: Case, truth: Mapping[str, FineTruth], kind: Absent, rng: np.rand
     tilt = tuple(a + b for a, b in zip(turned, rng.uniform(-6, 6, 3), strict=True))
     tilted = (tilt[0], tilt[1], tilt[2])
     normal = turn(tilted)[:, 2]
-    along = [_places_mm(side) @ normal for side in truth.values()]
+    along = [side.places_mm @ normal for side in truth.values()]
     upper = bool(rng.random() < 0.5)
     if kind is Absent.BESIDE:
         gap_mm = float(rng.uniform(2, 20))
@@ -128,14 +128,4 @@ def _slab(case: Case, cache: Path, card: ModelCard) -> Volume:
 def _truth(case: Case, cache: Path, card: ModelCard) -> Mapping[str, FineTruth]:
     """Where the person's pallida lie, without an image of them."""
     small = replace(case, spacing_mm=(20.0, 20.0, 20.0), slices=3)
-    return draw(small, cache, card, renderer=_nothing).truth
-
-
-def _nothing(posed: PosedHead, scene: Scene, geometry: hd.VolumeGeometry, seed: int) -> NDArray[np.float32]:
-    """A renderer that leaves the image empty."""
-    return np.zeros(geometry.spatial_shape, np.float32)
-
-
-def _places_mm(truth: FineTruth) -> NDArray[np.float64]:
-    """LPS mm of one side's labelled voxels, (voxels, 3)."""
-    return np.argwhere(truth.labels > 0)[:, ::-1] * TRUTH_SPACING_MM + truth.origin_mm
+    return draw(small, cache, card, renderer=nothing).truth

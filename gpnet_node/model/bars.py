@@ -165,6 +165,20 @@ def predicted(calibration: Mapping[str, float | int | None]) -> Bar:
     )
 
 
+def localiser(scores: Sequence[Score]) -> Bar:
+    """How far the localiser's centres lie from the true ones, over every image with a pallidum."""
+    rows = select(scores, method=NETWORK, grid=FINE, structure="GPi")  # a side's centre is told once
+    away = np.array([s.located_mm for s in rows if not s.refused])
+    return Bar(
+        what="localiser: both centres within 3 mm in every test image",
+        must="every image",
+        aim="",
+        measured=f"median {np.median(away):.1f}, worst {away.max():.1f} mm; {int((away <= 3).sum())} of "
+        f"{len(away)} sides within 3 mm",
+        meets_must=bool((away <= 3).all()),
+    )
+
+
 def absent(outcomes: Mapping[str, Mapping[str, int]], scores: Sequence[Score]) -> Bar:
     """Images without a whole pallidum, and refusals of images with one."""
     total = sum(sum(of.values()) for of in outcomes.values())

@@ -88,7 +88,6 @@ class ModelCard(BaseModel):
     localiser: dict[str, object]
     training: dict[str, object]
     data: tuple[dict[str, str], ...] = ()
-    figures: tuple[dict[str, object], ...] = ()
 
 
 def read_card(folder: Path) -> ModelCard:

@@ -7,6 +7,7 @@ from gpnet_node.model.bars import Bar
 from gpnet_node.model.card import ModelCard
 from gpnet_node.model.scores import FINE
 
+PAGE_NAME = "CARD.md"
 _CONDITIONS = {
     "contrast": "contrast",
     "visibility": "medial lamina",

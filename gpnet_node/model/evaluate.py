@@ -14,6 +14,7 @@ import tomlkit
 from gpnet_node.model import bars, contenders, summary
 from gpnet_node.model.bootstrap import Interval
 from gpnet_node.model.card import CARD_NAME, ModelCard
+from gpnet_node.model.card_page import PAGE_NAME, page
 from gpnet_node.model.cohort import TEST_PEOPLE, VALIDATE_PEOPLE, degraded, set_a, validation
 from gpnet_node.model.contenders import CANDIDATES, CHOSEN
 from gpnet_node.model.figures import draw_dice, failure
@@ -38,16 +39,16 @@ _REAL = "Real heads, no truth. Orange GPe, blue GPi. Bar 10 mm."
 
 
 def evaluate_test(evaluation: Evaluation) -> list[bars.Bar]:
-    """Write ``evaluation.json``, ``scores.csv``, ``dice.png``, ``failures.png``, ``real.png``; the bars.
+    """Write ``evaluation.json``, ``scores.csv``, ``CARD.md`` and its pictures; the bars.
 
     Raises ConfigurationError for weights that were trained on a person of the cohort.
     """
     segmenter = open_segmenter(evaluation, TEST_PEOPLE)
     build_anatomies(evaluation, (*TEST_PEOPLE, *contenders.FUSED_PEOPLE), judged=TEST_PEOPLE)
-    everything = score_sets(evaluation, segmenter)
-    everything += score_contenders(evaluation, segmenter.card, set_a(), "A", CANDIDATES[CHOSEN])
-    poor = list(score_cases(evaluation, segmenter, "degraded", degraded(TEST_PEOPLE, seed=6)))
-    outcomes = try_absent(evaluation, segmenter)
+    everything = score_sets(evaluation, segmenter.card)
+    everything += score_contenders(evaluation, set_a(), "A", CANDIDATES[CHOSEN])
+    poor = score_cases(evaluation, segmenter.card, "degraded", degraded(TEST_PEOPLE, seed=6))
+    outcomes = try_absent(evaluation, segmenter.card)
     evaluation.progress("real images and speed", 0, 2)
     on_template = template_dice(segmenter, evaluation.atlases)
     heads = dict(real_heads(segmenter, evaluation.atlases.parent))
@@ -66,6 +67,7 @@ def evaluate_test(evaluation: Evaluation) -> list[bars.Bar]:
         *bars.elsewhere(everything),
         bars.template(on_template),
         bars.predicted(trusted),
+        bars.localiser(everything),
         bars.absent(outcomes, everything),
         bars.speed(speed),
     ]
@@ -84,6 +86,7 @@ def evaluate_test(evaluation: Evaluation) -> list[bars.Bar]:
         "speed": asdict(speed),
     }
     _write(evaluation, report, [*everything, *poor])
+    (evaluation.out / PAGE_NAME).write_text(page(segmenter.card, report, table), encoding="utf-8")
     source = f"{evaluation.now:%Y-%m-%d}, {evaluation.command}"
     draw_dice(everything, evaluation.out / "dice.png", model=segmenter.card.name, source=source)
     cases = {case.name: case for case in set_a()}
@@ -91,9 +94,7 @@ def evaluate_test(evaluation: Evaluation) -> list[bars.Bar]:
     draw_panels(panels, evaluation.out / "failures.png", _FAILURES)
     if any(heads.values()):
         panels = [panel for head in heads.values() if head for panel in head.panels]
-        draw_panels(
-            panels, evaluation.out / "real.png", "Real heads, no truth. Orange GPe, blue GPi. Bar 10 mm."
-        )
+        draw_panels(panels, evaluation.out / "real.png", _REAL)
     return table
 
 
@@ -105,8 +106,10 @@ def evaluate_validation(evaluation: Evaluation) -> list[bars.Bar]:
     """
     segmenter = open_segmenter(evaluation, VALIDATE_PEOPLE)
     build_anatomies(evaluation, (*VALIDATE_PEOPLE, *contenders.FUSED_PEOPLE))
-    good = list(score_cases(evaluation, segmenter, "validation", validation()))
-    poor = list(score_cases(evaluation, segmenter, "degraded validation", degraded(VALIDATE_PEOPLE, seed=9)))
+    good = score_cases(evaluation, segmenter.card, "validation", validation())
+    poor = score_cases(
+        evaluation, segmenter.card, "degraded validation", degraded(VALIDATE_PEOPLE, seed=9)
+    )
     rows = [s for s in summary.select([*good, *poor], grid=FINE) if not s.refused]
     regression = fit_predicted_dice(
         [row.features for row in rows],
@@ -121,7 +124,7 @@ def evaluate_validation(evaluation: Evaluation) -> list[bars.Bar]:
     for name, settings in CANDIDATES.items():
         tried += [
             replace(score, cohort=name)
-            for score in score_contenders(evaluation, segmenter.card, validation(), "validation", settings)
+            for score in score_contenders(evaluation, validation(), "validation", settings)
         ]
     report = _heading(evaluation, segmenter.card) | {
         "network": summary.table([*good, *poor]),

@@ -43,6 +43,12 @@ class FineTruth:
     labels: NDArray[np.uint8]
     origin_mm: NDArray[np.float64]
 
+    @property
+    def places_mm(self) -> NDArray[np.float64]:
+        """LPS mm of the labelled voxels, (voxels, 3)."""
+        places: NDArray[np.float64] = np.argwhere(self.labels > 0)[:, ::-1] * TRUTH_SPACING_MM
+        return places + self.origin_mm
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DrawnHead:
@@ -75,11 +81,12 @@ def draw_series(
     """
     posed = pose(head, scene, seeds, settings, border)
     voxels = (renderer or render)(posed, scene, geometry, seeds.image)
+    truth = {side: _fine_truth(posed, side) for side in posed.sides}
     return DrawnHead(
         voxels=voxels,
-        labels=_native_labels(posed, geometry, card),
+        labels=_native_labels(posed, geometry, card, truth),
         geometry=geometry,
-        truth={side: _fine_truth(posed, side) for side in posed.sides},
+        truth=truth,
     )
 
 
@@ -103,6 +110,11 @@ def render(posed: PosedHead, scene: Scene, geometry: hd.VolumeGeometry, seed: in
     return scaled
 
 
+def nothing(posed: PosedHead, scene: Scene, geometry: hd.VolumeGeometry, seed: int) -> NDArray[np.float32]:
+    """A renderer that leaves the image empty: for who asks for the truth alone."""
+    return np.zeros(geometry.spatial_shape, np.float32)
+
+
 def _unhurt(scene: Scene) -> Scene:
     return replace(scene, lesions=())
 
@@ -119,25 +131,37 @@ def _cut(posed: PosedHead, whole: Tensor, boxes: Mapping[str, Tensor], lps_mm: N
     return cut
 
 
-def _native_labels(posed: PosedHead, geometry: hd.VolumeGeometry, card: ModelCard) -> NDArray[np.uint8]:
+def _native_labels(
+    posed: PosedHead, geometry: hd.VolumeGeometry, card: ModelCard, truth: Mapping[str, FineTruth]
+) -> NDArray[np.uint8]:
     """Structure numbers where a pallidum fills more than half of a voxel's thickness."""
     affine = np.asarray(geometry.affine, float)
-    slices, rows, columns = geometry.spatial_shape
-    labels = np.zeros((slices, rows, columns), np.uint8)
+    labels = np.zeros(geometry.spatial_shape, np.uint8)
     number = {(str(s.side), s.channel): s.number for s in card.structures}
     offsets = (np.arange(_SUBSLICES) + 0.5) / _SUBSLICES - 0.5
     masks = {side: segment_masks(divided) for side, divided in posed.sides.items()}
-    for k in range(slices):
-        planes = [
-            look_up_plane(posed, plane(affine, k + o, np.arange(rows), np.arange(columns))) for o in offsets
-        ]
+    slices, rows, columns = _indices_around(truth, geometry)
+    for k in slices:
+        planes = [look_up_plane(posed, plane(affine, k + o, rows, columns)) for o in offsets]
+        part = labels[k, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         for side in posed.sides:
             filled = [shares(posed, side, masks[side], moved) for moved in planes]
             gpe, gpi = (torch.stack(parts).mean(0).numpy() for parts in zip(*filled, strict=True))
             inside = gpe + gpi > 0.5
-            labels[k][inside & (gpi <= gpe)] = number[side, GPE]
-            labels[k][inside & (gpi > gpe)] = number[side, GPI]
+            part[inside & (gpi <= gpe)] = number[side, GPE]
+            part[inside & (gpi > gpe)] = number[side, GPI]
     return labels
+
+
+def _indices_around(truth: Mapping[str, FineTruth], geometry: hd.VolumeGeometry) -> list[NDArray[np.int64]]:
+    """The slices, rows and columns of a grid in which pallida lie; one of each at least."""
+    places = np.concatenate([side.places_mm for side in truth.values()])
+    inverse = np.linalg.inv(np.asarray(geometry.affine, float))
+    index = places @ inverse[:3, :3].T + inverse[:3, 3]
+    last = np.array(geometry.spatial_shape) - 1
+    low = np.clip(np.floor(index.min(0)) - 2, 0, last).astype(int)
+    high = np.clip(np.ceil(index.max(0)) + 2, 0, last).astype(int)
+    return [np.arange(a, b + 1) for a, b in zip(low, high, strict=True)]
 
 
 def _fine_truth(posed: PosedHead, side: str) -> FineTruth:

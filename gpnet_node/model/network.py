@@ -23,16 +23,16 @@ GATE_SIGNALS = ("centre", "coarser")
 class GPNetConfig:
     """Settings of the network. Level 0 has the input's resolution over ``stem``; the last is the centre.
 
-    Kernels and dilations hold one value for each level from level 0 on, or a single one for all. Raises
-    ValueError where settings contradict each other.
+    The defaults are the compact network: 1,467,794 parameters. Kernels and dilations hold one value for each
+    level from level 0 on, or a single one for all. Raises ValueError where settings contradict each other.
     """
 
     in_channels: int = 1
     out_channels: int = 3  # background, GPe, GPi
-    stem: int = 1  # level 0 sees blocks of so many voxels along each axis as channels (Shi 2016)
-    filters: tuple[int, ...] = (16, 32, 64, 128)  # channels of each level
-    gated_levels: tuple[int, ...] = (1, 2)  # skip connections that pass an attention gate
-    supervised_levels: tuple[int, ...] = (0, 1, 2)  # with a head that is joined in the output, finest first
+    stem: int = 2  # level 0 sees blocks of so many voxels along each axis as channels (Shi 2016)
+    filters: tuple[int, ...] = (32, 64, 128)  # channels of each level
+    gated_levels: tuple[int, ...] = (0, 1)  # skip connections that pass an attention gate
+    supervised_levels: tuple[int, ...] = (0, 1)  # with a head that is joined in the output, finest first
     encoder_kernels: tuple[int, ...] = (3,)  # edge of the cube, voxels of the level
     encoder_dilations: tuple[int, ...] = (1,)
     decoder_kernels: tuple[int, ...] = (3,)
@@ -60,6 +60,7 @@ class GPNetConfig:
         scale and shift between the two merges of a paired gate), and offsets start at zero, as in Dai 2017.
         """
         return cls(
+            stem=1,
             filters=(16, 32, 64, 128, 256),
             gated_levels=(1, 2, 3),
             supervised_levels=(0, 1, 2, 3),

@@ -28,8 +28,8 @@ def unfinished(settings: TrainSettings, work: Path) -> list[Part]:
 def ship(folder: Path, settings: TrainSettings, work: Path) -> None:
     """Write ``folder/weights.safetensors`` and bring the card up to it.
 
-    Hash, networks and training are replaced, figures are dropped: they were other weights'. The rest of the
-    card stays as a person wrote it.
+    Hash, networks and training are replaced, and the table [quality] is dropped: it was fitted to other
+    weights. The rest of the card stays as a person wrote it.
     """
     tensors = {
         f"{name}.{key}": value
@@ -41,9 +41,9 @@ def ship(folder: Path, settings: TrainSettings, work: Path) -> None:
     partial.replace(folder / WEIGHTS_NAME)
     card = tomlkit.parse((folder / CARD_NAME).read_text(encoding="utf-8"))
     card["weights_sha256"] = hashlib.sha256((folder / WEIGHTS_NAME).read_bytes()).hexdigest()
+    card.pop("quality", None)
     card["network"] = asdict(settings.segmenter.network)
     card["localiser"] = asdict(settings.localiser.network)
-    card["figures"] = []
     card["training"] = settings.model_dump(mode="json", exclude_none=True, exclude={"cohort"}) | {
         "data_sha256": data_digest(work / "anatomies", settings.train_people),
         "history": {name: _history(settings, work, name) for name in PARTS},

@@ -28,7 +28,8 @@ NO_LESION = "none"
 class Score:
     """One structure of one side in one image. ``refused``: no pallidum was claimed, so the Dice is 0.
 
-    ``lesion``: on this side. ``reasons``: why the image needs a review. ``predicted_dice`` is NaN where none
+    ``lesion``: on this side. ``located_mm``: from the centre that the localiser saw to the true one; NaN where
+    it was not asked or found none. ``reasons``: why the image needs a review. ``predicted_dice`` is NaN where none
     was predicted; ``features``: what it is predicted from.
     """
 
@@ -50,6 +51,7 @@ class Score:
     spacing_mm: str
     extent_mm: float
     refused: bool
+    located_mm: float
     reasons: tuple[str, ...]
     predicted_dice: float
     features: Mapping[str, float]
@@ -68,7 +70,11 @@ def score_network(
     geometry = drawn.geometry
     axes = np.asarray(geometry.affine, float)[:3, :3] / geometry.spacing
     for side, truth in drawn.truth.items():
-        common = _conditions(cohort, case, side) | {"method": NETWORK, "side": side}
+        common = _conditions(cohort, case, side) | {
+            "method": NETWORK,
+            "side": side,
+            "located_mm": _located_mm(found, side, truth),
+        }
         nothing = np.zeros_like(truth.labels)
         fine = classes_on(found.sides[side], grid_of(truth)) if found else nothing
         yield from _scores(compare(fine, truth.labels, (TRUTH_SPACING_MM,) * 3), FINE, found, common)
@@ -87,7 +93,8 @@ def score_carried(
             metrics,
             FINE,
             None,
-            _conditions(cohort, case, side) | {"method": method, "side": side, "refused": False},
+            _conditions(cohort, case, side)
+            | {"method": method, "side": side, "refused": False, "located_mm": np.nan},
         )
 
 
@@ -167,6 +174,11 @@ def _conditions(cohort: str, case: Case, side: str) -> dict[str, Any]:
         "spacing_mm": " x ".join(f"{s:g}" for s in case.spacing_mm),
         "extent_mm": round(case.spacing_mm[0] * case.slices, 1),
     }
+
+
+def _located_mm(found: Segmentation | None, side: str, truth: FineTruth) -> float:
+    seen = found.sides[side].located_mm if found else None
+    return float(np.linalg.norm(np.array(seen) - truth.places_mm.mean(0))) if seen else float("nan")
 
 
 def _side_classes(labels: NDArray[np.uint8], side: str, card: ModelCard) -> NDArray[np.uint8]:

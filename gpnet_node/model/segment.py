@@ -87,6 +87,7 @@ class GPNetSegmenter:
         self, image: sitk.Image, centre_mm: NDArray[np.float64], side: str
     ) -> SideProbability:
         """Probabilities in a box centred on the pallidum found."""
+        x, y, z = (float(v) for v in centre_mm)
         for _ in range(RECENTRE_TIMES + 1):
             grid = lps_grid(centre_mm, self.card.spacing_mm, self.card.box_voxels)
             channels = self._predict(image, grid, side)
@@ -101,6 +102,7 @@ class GPNetSegmenter:
             lesion=channels[3],
             spacing_mm=self.card.spacing_mm,
             origin_mm=grid.GetOrigin(),
+            located_mm=(x, y, z),
             agreement=agreement,
         )
 
