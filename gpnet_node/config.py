@@ -21,7 +21,7 @@ from gpnet_node.toml_file import KeyPath, TomlFile
 NODE_FILE = "node.toml"
 PEERS_FILE = "peers.toml"
 ROUTES_FILE = "routes.toml"
-SHIPPED_MODEL = "gpnet-0"  # folder under model_weights that the embedded defaults name
+SHIPPED_MODEL = "gpnet-1"  # folder under model_weights that the embedded defaults name
 
 Range = tuple[float, float]
 Positive = Annotated[float, Field(gt=0)]

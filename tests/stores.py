@@ -131,7 +131,7 @@ def written(
         state=JobState.WRITTEN,
         sentence=f"wrote {len(kinds)} objects",
         route="gpnet",
-        model="gpnet-0",
+        model="gpnet-1",
         label_digest="1" * 64,
         results=tuple(result(job, kind) for kind in kinds),
         owed=tuple((kind, peer) for kind in kinds for peer in peers),

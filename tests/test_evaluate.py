@@ -5,6 +5,7 @@ It needs no atlases: the heads come from the shape model that ships with the pro
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -97,18 +98,20 @@ def test_weights_that_know_a_person_of_the_cohort_are_refused(tmp_path: Path) ->
     card = tomlkit.parse((folder / CARD_NAME).read_text(encoding="utf-8"))
     card["training"]["train_people"] = ["01", "14"]
     (folder / CARD_NAME).write_text(tomlkit.dumps(card), encoding="utf-8")
-    evaluation = Evaluation(
-        model=folder,
-        atlases=tmp_path,
-        work=tmp_path,
-        out=tmp_path,
-        now=now(),
-        command="",
-        progress=lambda *_: None,
-    )
 
-    with pytest.raises(ConfigurationError, match="trained on people 14"):
-        open_segmenter(evaluation, TEST_PEOPLE)
+    with ThreadPoolExecutor(1) as pool:
+        evaluation = Evaluation(
+            model=folder,
+            atlases=tmp_path,
+            work=tmp_path,
+            out=tmp_path,
+            now=now(),
+            command="",
+            progress=lambda *_: None,
+            pool=pool,
+        )
+        with pytest.raises(ConfigurationError, match="trained on people 14"):
+            open_segmenter(evaluation, TEST_PEOPLE)
 
 
 def _faults(scores: Sequence[Score]) -> list[str]:

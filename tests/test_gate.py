@@ -18,7 +18,7 @@ SLAB: dict[str, Any] = {"slices": 24, "rows": 260, "columns": 260}
 
 
 def route(name: str = "gpnet", **eligible: Any) -> RouteConfig:  # noqa: ANN401
-    return RouteConfig(name=name, model="gpnet-0", eligible=EligibilityConfig(**eligible))
+    return RouteConfig(name=name, model="gpnet-1", eligible=EligibilityConfig(**eligible))
 
 
 def decision(paths: list[Path], *routes: RouteConfig) -> Decision:

@@ -96,7 +96,7 @@ def test_a_volume_larger_than_the_window_is_looked_through() -> None:
 
 
 def test_an_untrained_network_expects_few_voxels_of_pallidum() -> None:
-    assert float(pallidum_logits(torch.zeros(1, 1, 4, 4, 4)).sigmoid().max()) < 0.01
+    assert float(pallidum_logits(torch.zeros(1, 1, 4, 4, 4)).sigmoid().max()) < 0.05
 
 
 def test_the_loss_falls_as_the_share_comes_nearer_and_asks_for_no_side() -> None:

@@ -19,9 +19,12 @@ from gpnet_node.model.checkpoint import part, take_over, weights_metadata
 from gpnet_node.model.cohort import as_volume
 from gpnet_node.model.head import DrawnHead
 from gpnet_node.model.network import GPNet, GPNetConfig
-from gpnet_node.model.patient_grid import lps_grid, sample
+from gpnet_node.model.patient_grid import as_image, lps_grid, sample
+from gpnet_node.model.real_images import volume_of
 from gpnet_node.model.segment import GPNetSegmenter, Segmentation, SideProbability, classes_on
 from tests.drawn import dice, drawn_head
+
+MARKER_MM = (60.0, 0.0, 0.0)  # LPS: far to the left
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,36 @@ def test_left_stays_left_when_rows_and_columns_run_the_other_way(
     for number, centre in centres_mm(found.labels).items():
         assert centres_mm(flipped)[number] == pytest.approx(centre, abs=0.5)
     assert centres_mm(flipped)[1][0] > 0 > centres_mm(flipped)[3][0]  # LPS: left is positive
+
+
+@pytest.mark.parametrize(
+    ("order", "flips"),
+    [
+        ((0, 1, 2), (False, False, False)),  # head first, supine
+        ((0, 1, 2), (True, True, False)),  # head first, prone
+        ((0, 1, 2), (True, False, True)),  # feet first, supine
+        ((1, 0, 2), (False, True, False)),  # decubitus
+        ((0, 2, 1), (False, False, True)),  # coronal
+        ((1, 2, 0), (True, False, False)),  # sagittal
+        ((0, 1, 2), (True, False, False)),  # a flipped affine: left-handed
+        ((2, 0, 1), (False, True, True)),
+    ],
+    ids=["supine", "prone", "feet first", "decubitus", "coronal", "sagittal", "left-handed", "any"],
+)
+def test_left_is_on_the_side_of_a_marker_that_only_the_left_has(
+    segmenter: GPNetSegmenter, order: tuple[int, int, int], flips: tuple[bool, bool, bool]
+) -> None:
+    marked = as_image(as_volume(drawn_head()))
+    marked[marked.TransformPhysicalPointToIndex(MARKER_MM)] = 1e5
+    volume = volume_of(sitk.Flip(sitk.PermuteAxes(marked, order), flips))
+    marker = np.array(np.unravel_index(int(volume.voxels.argmax()), volume.voxels.shape))
+
+    labels = segmenter.segment(replace(volume, voxels=volume.voxels.clip(0, 4095))).labels.labels
+
+    left, right = (
+        np.linalg.norm((np.argwhere(labels == n).mean(0) - marker) * volume.geometry.spacing) for n in (1, 3)
+    )
+    assert left < 45 < right  # mm in the image, whatever its coordinates say
 
 
 def _flipped(volume: Volume) -> Volume:

@@ -23,8 +23,9 @@ from gpnet_node.model.synthesise import normalise
 
 LOCALISER_SHAPE = (64, 64, 64)  # (z, y, x): 192 mm
 LOCALISER_SPACING_MM = 3.0
-_BACKGROUND_AHEAD = 6.0  # logarithm of about how many more voxels are background
-_PALLIDUM_VOXELS = 100.0  # of both pallida
+_BACKGROUND_AHEAD = 3.0  # so that an untrained network claims one voxel in twenty
+_PALLIDUM_WEIGHT = 20.0  # of a voxel of pallidum, or else nothing is claimed anywhere for a thousand steps
+_PALLIDUM_VOXELS = 100.0  # of both pallida, about
 _DICE_SMOOTH_VOXELS = 10.0
 _LIKELY = 0.3  # share of a voxel from which on it counts
 _LEAST_MM3 = 200.0  # of what is found in one place; a whole pallidum has 1300 mm3 or more
@@ -34,25 +35,24 @@ _APART_MM = (22.0, 60.0)  # between the two centres; both pallida together span 
 
 
 def pallidum_logits(output: Tensor) -> Tensor:
-    """Network output (B, 1, z, y, x) -> logits of "pallidum here", (B, z, y, x).
-
-    Background starts ahead by the pallidum's rarity, so that an untrained network already expects few of it.
-    """
+    """Network output (B, 1, z, y, x) -> logits of "pallidum here", (B, z, y, x)."""
     return output[:, 0].float() - _BACKGROUND_AHEAD
 
 
 def localiser_loss(scales: list[Tensor], target: Tensor) -> Tensor:
-    """Cross-entropy, and 1 - Dice.
+    """Weighed cross-entropy, and 1 - Dice.
 
     ``target``: (B, 2, z, y, x), share of each voxel that is left and right pallidum.
     """
     logits, there = pallidum_logits(scales[0]), target.sum(1)
     axes = (1, 2, 3)
-    entropy = functional.binary_cross_entropy_with_logits(logits, there, reduction="none").sum(axes)
+    entropy = functional.binary_cross_entropy_with_logits(
+        logits, there, reduction="none", pos_weight=logits.new_tensor(_PALLIDUM_WEIGHT)
+    ).sum(axes) / (_PALLIDUM_WEIGHT * _PALLIDUM_VOXELS)
     found = logits.sigmoid()
     both = 2 * (found * there).sum(axes) + _DICE_SMOOTH_VOXELS
     dice = both / ((found.square() + there.square()).sum(axes) + _DICE_SMOOTH_VOXELS)
-    return (entropy / _PALLIDUM_VOXELS + 1 - dice).mean()
+    return (entropy + 1 - dice).mean()
 
 
 @dataclass(frozen=True, kw_only=True)

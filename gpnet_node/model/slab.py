@@ -49,8 +49,8 @@ class SlabSettings:
     gap_mm: tuple[float, float] = (2.0, 20.0)
     scale: tuple[float, float] = (0.85, 1.15)
     tilt_sd_degrees: float = 10.0
-    strongly_tilted: float = 0.25  # share of heads turned by up to ``most_tilt_degrees``
-    most_tilt_degrees: float = 45.0
+    strongly_tilted: float = 0.12  # share of heads turned by up to ``most_tilt_degrees``
+    most_tilt_degrees: float = 35.0
     bare_brain: float = 0.15  # share of heads without skull and skin
     lead: float = 0.12
     lesion: float = 0.25
