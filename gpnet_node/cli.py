@@ -275,7 +275,7 @@ def train(
     Several GPUs: torchrun --nproc-per-node 2 -m gpnet_node train ...
     """
     _need_train_extra()
-    from gpnet_node.model.train import train as train_model
+    from gpnet_node.model.training.train import train as train_model
 
     missing = train_model(config, atlases, work, cohort=cohort, only=only, device=device)
     if missing:
@@ -297,10 +297,11 @@ def synthesise(
 ) -> None:
     """Write a fixed cohort of drawn images with their truth, to look at. Needs the train extra."""
     _need_train_extra()
-    from gpnet_node.model import atlas, cohort
     from gpnet_node.model.card import read_card
-    from gpnet_node.model.cohort_files import write_cohort
-    from gpnet_node.model.release import code_version
+    from gpnet_node.model.drawing import atlas
+    from gpnet_node.model.evaluation import cohort
+    from gpnet_node.model.evaluation.cohort_files import write_cohort
+    from gpnet_node.model.training.release import code_version
 
     cases = (cohort.set_a() if people == "test" else cohort.validation())[:limit]
     named = sorted({case.person for case in cases})
@@ -333,8 +334,8 @@ def evaluate(
     """Repeat the model's table from scratch: drawn cohorts, atlases, real images. Needs the train extra."""
     _need_train_extra()
     from gpnet_node import display
-    from gpnet_node.model.evaluate import evaluate_test, evaluate_validation
-    from gpnet_node.model.stages import Evaluation, processes
+    from gpnet_node.model.evaluation.evaluate import evaluate_test, evaluate_validation
+    from gpnet_node.model.evaluation.stages import Evaluation, processes
     from gpnet_node.node import now
 
     columns = (*Progress.get_default_columns(), TimeElapsedColumn())

@@ -22,13 +22,13 @@ from gpnet_node.dimse.sender import Verdict, send
 from gpnet_node.errors import GpnetError, PeerError, StorageError
 from gpnet_node.imaging.series import read_headers, split
 from gpnet_node.imaging.volume import LabelMap, assemble
-from gpnet_node.model import shape
 from gpnet_node.model.card import ModelCard, read_card
-from gpnet_node.model.cohort import slab_geometry
-from gpnet_node.model.drawn_series import write_series
-from gpnet_node.model.head import draw_series
-from gpnet_node.model.pose import Seeds
-from gpnet_node.model.scene import Contrast, DrawSettings, Scene, Visibility
+from gpnet_node.model.drawing import shape
+from gpnet_node.model.drawing.drawn_series import write_series
+from gpnet_node.model.drawing.head import draw_series
+from gpnet_node.model.drawing.pose import Seeds
+from gpnet_node.model.drawing.scene import Contrast, DrawSettings, Scene, Visibility
+from gpnet_node.model.evaluation.cohort import slab_geometry
 from gpnet_node.node import build, now
 from gpnet_node.results.measure import Measurement, measure
 from gpnet_node.results.picture import draw as draw_picture

@@ -16,7 +16,7 @@ from gpnet_node.results.measure import Measurement
 from gpnet_node.store.states import JobState, SeriesState
 
 if TYPE_CHECKING:
-    from gpnet_node.model.bars import Bar
+    from gpnet_node.model.evaluation.bars import Bar
 
 _STYLES: Mapping[str, str] = {
     **dict.fromkeys((JobState.DELIVERED, JobState.CONFIRMED, SeriesState.COMPLETE, "paid"), "green"),

@@ -6,10 +6,10 @@ Places are mm from the middle of a pallidum, (z, y, x) with x growing to the sid
 import numpy as np
 from numpy.typing import NDArray
 
-from gpnet_node.model.atlas import Anatomy
-from gpnet_node.model.pose import Head
-from gpnet_node.model.registration import BOX_SPACING_MM
-from gpnet_node.model.tissue import HEAD_TISSUE_OFFSET, Tissue
+from gpnet_node.model.drawing.atlas import Anatomy
+from gpnet_node.model.drawing.pose import Head
+from gpnet_node.model.drawing.registration import BOX_SPACING_MM
+from gpnet_node.model.drawing.tissue import HEAD_TISSUE_OFFSET, Tissue
 
 PALLIDUM_MM = (6.0, 10.5, 6.0)  # half axes (z, y, x)
 PALLIDUM_MM3 = 4 / 3 * np.pi * float(np.prod(PALLIDUM_MM))

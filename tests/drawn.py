@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpnet_node.config import SHIPPED_MODEL
-from gpnet_node.model import shape
 from gpnet_node.model.card import read_card
-from gpnet_node.model.cohort import slab_geometry, turn
-from gpnet_node.model.head import DrawnHead, draw_series
-from gpnet_node.model.pose import Seeds
-from gpnet_node.model.scene import Contrast, DrawSettings, Scene, Visibility
+from gpnet_node.model.drawing import shape
+from gpnet_node.model.drawing.head import DrawnHead, draw_series
+from gpnet_node.model.drawing.pose import Seeds
+from gpnet_node.model.drawing.scene import Contrast, DrawSettings, Scene, Visibility
+from gpnet_node.model.evaluation.cohort import slab_geometry, turn
 
 MODEL = Path(__file__).resolve().parents[1] / "model_weights" / SHIPPED_MODEL
 CLEAR = Scene(contrast=Contrast.T2, visibility=Visibility.CLEAR)

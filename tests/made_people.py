@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gpnet_node.model.cohort import TEST_PEOPLE
+from gpnet_node.model.evaluation.cohort import TEST_PEOPLE
 from tests.anatomies import head
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpnet_node.model.absent import Absent, absent_images, phantom, place
 from gpnet_node.model.card import read_card
-from gpnet_node.model.cohort import Case, set_a
-from gpnet_node.model.head import TRUTH_SPACING_MM, FineTruth
-from gpnet_node.model.synthesise import GPE
+from gpnet_node.model.drawing.head import TRUTH_SPACING_MM, FineTruth
+from gpnet_node.model.drawing.synthesise import GPE
+from gpnet_node.model.evaluation.absent import Absent, absent_images, phantom, place
+from gpnet_node.model.evaluation.cohort import Case, set_a
 from tests.drawn import MODEL
 from tests.made_people import keep_people
 

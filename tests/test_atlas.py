@@ -6,10 +6,10 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from gpnet_node.errors import InputError
-from gpnet_node.model import atlas
+from gpnet_node.model.drawing import atlas
+from gpnet_node.model.drawing.registration import BOX_SPACING_MM, Parts
+from gpnet_node.model.drawing.tissue import HEAD_TISSUE_OFFSET, Tissue
 from gpnet_node.model.patient_grid import lps_grid
-from gpnet_node.model.registration import BOX_SPACING_MM, Parts
-from gpnet_node.model.tissue import HEAD_TISSUE_OFFSET, Tissue
 from tests import anatomies
 
 LEFT_PALLIDUM, LEFT_PUTAMEN, SKULL = 13, 12, 514  # FreeSurfer's numbers; 514 stands for what is no brain

@@ -7,9 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpnet_node.errors import InputError
-from gpnet_node.model.bids import Label, SideBox, digest, folds, meaning, read_cohort, register_rigidly
-from gpnet_node.model.loss import UNDIVIDED, UNKNOWN
-from gpnet_node.model.synthesise import GPE, GPI
+from gpnet_node.model.drawing.synthesise import GPE, GPI
+from gpnet_node.model.training.bids import (
+    Label,
+    SideBox,
+    digest,
+    folds,
+    meaning,
+    read_cohort,
+    register_rigidly,
+)
+from gpnet_node.model.training.loss import UNDIVIDED, UNKNOWN
 from tests import cohorts
 from tests.cohorts import write_subject
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gpnet_node.model.bootstrap import clustered, difference_of_medians, median
+from gpnet_node.model.evaluation.bootstrap import clustered, difference_of_medians, median
 
 
 def test_an_interval_is_wider_where_all_the_images_are_of_few_people() -> None:

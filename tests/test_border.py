@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 from torch import Tensor
 
-from gpnet_node.model.atlas import Anatomy
-from gpnet_node.model.registration import BOX_SPACING_MM
-from gpnet_node.model.scene import Contrast, DrawSettings, Scene, Visibility, signals
-from gpnet_node.model.synthesise import GPE, GPI, Divided, divide, mixed_border, paint
-from gpnet_node.model.tissue import TISSUES, Tissue
+from gpnet_node.model.drawing.atlas import Anatomy
+from gpnet_node.model.drawing.registration import BOX_SPACING_MM
+from gpnet_node.model.drawing.scene import Contrast, DrawSettings, Scene, Visibility, signals
+from gpnet_node.model.drawing.synthesise import GPE, GPI, Divided, divide, mixed_border, paint
+from gpnet_node.model.drawing.tissue import TISSUES, Tissue
 from tests import anatomies
 
 STILL = DrawSettings(  # the border stays where the atlases put it

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gpnet_node.model.box_plot import draw_box_plot
+from gpnet_node.model.evaluation.box_plot import draw_box_plot
 
 
 def test_the_figure_has_a_colour_for_every_method(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pydicom import dcmread
 
 from gpnet_node.cli import app, run
 from gpnet_node.config import SHIPPED_MODEL, load
-from gpnet_node.model.drawn_series import write_series
+from gpnet_node.model.drawing.drawn_series import write_series
 from gpnet_node.node import Parts, build, now
 from gpnet_node.store.database import BUSY_SECONDS, writing
 from gpnet_node.store.states import JobState, Outcome

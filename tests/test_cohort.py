@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpnet_node.model.cohort import (
+from gpnet_node.model.drawing.scene import Contrast, Lesion, Visibility
+from gpnet_node.model.evaluation.cohort import (
     TEST_PEOPLE,
     TRAIN_PEOPLE,
     VALIDATE_PEOPLE,
@@ -20,7 +21,6 @@ from gpnet_node.model.cohort import (
     validation,
     whole_head,
 )
-from gpnet_node.model.scene import Contrast, Lesion, Visibility
 
 PALLIDA_MM = (30.0, 14.0, 11.0)  # half the extent of both together, x, y and z
 

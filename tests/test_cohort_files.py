@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from gpnet_node.model.bids import read_cohort
 from gpnet_node.model.card import read_card
-from gpnet_node.model.cohort import draw, set_a
-from gpnet_node.model.cohort_files import write_cohort
-from gpnet_node.model.scene import Contrast
+from gpnet_node.model.drawing.scene import Contrast
+from gpnet_node.model.evaluation.cohort import draw, set_a
+from gpnet_node.model.evaluation.cohort_files import write_cohort
+from gpnet_node.model.training.bids import read_cohort
 from tests.drawn import MODEL
 from tests.made_people import keep_people
 

@@ -7,12 +7,20 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from gpnet_node.model.contenders import FUSION, Brain, Carried, ContenderSettings, contenders, load, save
-from gpnet_node.model.mni_atlases import ATLASES, atlas_shares
+from gpnet_node.model.drawing.synthesise import GPE, GPI
+from gpnet_node.model.evaluation.contenders import (
+    FUSION,
+    Brain,
+    Carried,
+    ContenderSettings,
+    contenders,
+    load,
+    save,
+)
+from gpnet_node.model.evaluation.mni_atlases import ATLASES, atlas_shares
+from gpnet_node.model.evaluation.syn import SynSettings, carry, register
 from gpnet_node.model.patient_grid import lps_grid, on_grid
 from gpnet_node.model.segment import classes_on
-from gpnet_node.model.syn import SynSettings, carry, register
-from gpnet_node.model.synthesise import GPE, GPI
 
 QUICK = SynSettings(spacing_mm=2.0, metric="mattes", sampling=32, iterations=(20, 10), box=False)
 QUICK_BOX = SynSettings(spacing_mm=2.0, metric="mattes", sampling=32, iterations=(20, 10), box=True)

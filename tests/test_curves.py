@@ -6,7 +6,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from gpnet_node.model.curves import Journal, draw_curves, read_journal
+from gpnet_node.model.training.curves import Journal, draw_curves, read_journal
 
 
 def a_line(step: int, **more: object) -> dict[str, Any]:

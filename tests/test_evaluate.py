@@ -19,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from gpnet_node.errors import ConfigurationError, NoPallidumError
 from gpnet_node.imaging.volume import LabelMap
 from gpnet_node.model.card import CARD_NAME, WEIGHTS_NAME
-from gpnet_node.model.cohort import TEST_PEOPLE, Case, as_volume
-from gpnet_node.model.head import DrawnHead
-from gpnet_node.model.scores import FINE, NATIVE, Score, score_network, values
+from gpnet_node.model.drawing.head import DrawnHead
+from gpnet_node.model.evaluation.cohort import TEST_PEOPLE, Case, as_volume
+from gpnet_node.model.evaluation.scores import FINE, NATIVE, Score, score_network, values
+from gpnet_node.model.evaluation.stages import Evaluation, open_segmenter
+from gpnet_node.model.evaluation.summary import STRUCTURES, select
 from gpnet_node.model.segment import GPNetSegmenter
 from gpnet_node.model.segmentation import Segmentation
-from gpnet_node.model.stages import Evaluation, open_segmenter
-from gpnet_node.model.summary import STRUCTURES, select
 from gpnet_node.node import now
 from tests.drawn import CLEAR, MODEL, drawn_head
 

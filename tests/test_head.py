@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from gpnet_node.model.card import ModelCard, read_card
-from gpnet_node.model.cohort import slab_geometry, turn
-from gpnet_node.model.head import TRUTH_SPACING_MM, DrawnHead, FineTruth, draw_series
-from gpnet_node.model.pose import Head, PosedHead, Seeds
-from gpnet_node.model.scene import Artefact, Contrast, DrawSettings, Lesion, Scene, Visibility
-from gpnet_node.model.synthesise import GPE, GPI
+from gpnet_node.model.drawing.head import TRUTH_SPACING_MM, DrawnHead, FineTruth, draw_series
+from gpnet_node.model.drawing.pose import Head, PosedHead, Seeds
+from gpnet_node.model.drawing.scene import Artefact, Contrast, DrawSettings, Lesion, Scene, Visibility
+from gpnet_node.model.drawing.synthesise import GPE, GPI
+from gpnet_node.model.evaluation.cohort import slab_geometry, turn
 from tests import anatomies
 from tests.anatomies import MARKER_MM, PALLIDUM_MM3, SIDEWAYS_MM
 

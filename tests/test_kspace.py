@@ -4,9 +4,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from gpnet_node.model.fields import COILS
-from gpnet_node.model.kspace import NO_TRAIN, EchoTrain, combine, image, line_factors, sample
-from gpnet_node.model.scene import Artefact
+from gpnet_node.model.drawing.fields import COILS
+from gpnet_node.model.drawing.kspace import NO_TRAIN, EchoTrain, combine, image, line_factors, sample
+from gpnet_node.model.drawing.scene import Artefact
 
 
 def blob(shape: tuple[int, int], centre: tuple[float, float], sigma: float) -> Tensor:

@@ -5,11 +5,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from gpnet_node.model import lesion
-from gpnet_node.model.pose import split
-from gpnet_node.model.registration import BOX_SPACING_MM
-from gpnet_node.model.scene import Lesion
-from gpnet_node.model.tissue import TISSUES, Tissue
+from gpnet_node.model.drawing import lesion
+from gpnet_node.model.drawing.pose import split
+from gpnet_node.model.drawing.registration import BOX_SPACING_MM
+from gpnet_node.model.drawing.scene import Lesion
+from gpnet_node.model.drawing.tissue import TISSUES, Tissue
 from tests.anatomies import anatomy
 
 SEEDS = range(6)

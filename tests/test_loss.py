@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpnet_node.model.loss import (
+from gpnet_node.model.training.loss import (
     UNDIVIDED,
     UNKNOWN,
     BoundaryRamp,

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpnet_node.model.metrics import compare, dice, interface_distance_mm
-from gpnet_node.model.synthesise import GPE, GPI
+from gpnet_node.model.drawing.synthesise import GPE, GPI
+from gpnet_node.model.evaluation.metrics import compare, dice, interface_distance_mm
 
 FINE = (0.390625,) * 3
 SIZE = 48

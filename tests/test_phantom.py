@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpnet_node.model.phantom import phantom, shapes_of_chance
-from gpnet_node.model.synthesise import sampling_grid
+from gpnet_node.model.drawing.phantom import phantom, shapes_of_chance
+from gpnet_node.model.drawing.synthesise import sampling_grid
 
 WHERE = sampling_grid((24, 24, 24), np.eye(3) * 9.0, np.zeros(3))
 

@@ -9,7 +9,7 @@ from pydicom import dcmread
 
 from gpnet_node.config import SHIPPED_MODEL, RouteConfig
 from gpnet_node.errors import MissingSlicesError, NotEligibleError
-from gpnet_node.model.drawn_series import write_series
+from gpnet_node.model.drawing.drawn_series import write_series
 from gpnet_node.model.segment import GPNetSegmenter
 from gpnet_node.pipeline import Results, run
 from gpnet_node.results.identifiers import JobIdentity

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpnet_node.model.pose import (
+from gpnet_node.model.drawing.pose import (
     Head,
     PosedHead,
     Seeds,
@@ -20,10 +20,10 @@ from gpnet_node.model.pose import (
     split,
     values,
 )
-from gpnet_node.model.registration import BOX_SPACING_MM
-from gpnet_node.model.scene import Contrast, DrawSettings, Scene, Visibility
-from gpnet_node.model.synthesise import GPE, GPI
-from gpnet_node.model.tissue import Tissue
+from gpnet_node.model.drawing.registration import BOX_SPACING_MM
+from gpnet_node.model.drawing.scene import Contrast, DrawSettings, Scene, Visibility
+from gpnet_node.model.drawing.synthesise import GPE, GPI
+from gpnet_node.model.drawing.tissue import Tissue
 from tests import anatomies
 from tests.anatomies import PALLIDUM_MM3, SIDEWAYS_MM
 

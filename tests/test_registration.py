@@ -5,10 +5,10 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from gpnet_node.model import registration
+from gpnet_node.model.drawing import registration
+from gpnet_node.model.drawing.registration import BIGBRAIN, BOX_SHAPE, CARRIED, CIT168, AtlasLabels, Parts
+from gpnet_node.model.drawing.tissue import Tissue
 from gpnet_node.model.patient_grid import lps_grid
-from gpnet_node.model.registration import BIGBRAIN, BOX_SHAPE, CARRIED, CIT168, AtlasLabels, Parts
-from gpnet_node.model.tissue import Tissue
 
 MOVED_MM = (3.0, -2.0, 1.0)  # (z, y, x)
 

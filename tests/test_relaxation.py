@@ -8,13 +8,21 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from gpnet_node.model import shape
-from gpnet_node.model.cohort import slab_geometry
-from gpnet_node.model.composition import COMPOSITION, Matter, draw_matter
-from gpnet_node.model.pose import PosedHead, Seeds, look_up_plane, over_slices, pose, segment_masks, shares
-from gpnet_node.model.relaxation import draw_protocol, render, signal
-from gpnet_node.model.scene import Contrast, Lesion, Scene, Visibility
-from gpnet_node.model.tissue import Tissue
+from gpnet_node.model.drawing import shape
+from gpnet_node.model.drawing.composition import COMPOSITION, Matter, draw_matter
+from gpnet_node.model.drawing.pose import (
+    PosedHead,
+    Seeds,
+    look_up_plane,
+    over_slices,
+    pose,
+    segment_masks,
+    shares,
+)
+from gpnet_node.model.drawing.relaxation import draw_protocol, render, signal
+from gpnet_node.model.drawing.scene import Contrast, Lesion, Scene, Visibility
+from gpnet_node.model.drawing.tissue import Tissue
+from gpnet_node.model.evaluation.cohort import slab_geometry
 from tests.drawn import CLEAR, PLAIN
 
 GEOMETRY = slab_geometry((1.5, 0.8, 0.8), 6, field_mm=120.0)

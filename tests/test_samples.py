@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gpnet_node.model.bids import SideBox, read_cohort
-from gpnet_node.model.loss import UNKNOWN
-from gpnet_node.model.samples import COHORT_MARGIN, CohortSamples, held_out_sample, vary
-from gpnet_node.model.synthesise import GPI
-from gpnet_node.model.train_settings import CohortSettings
+from gpnet_node.model.drawing.synthesise import GPI
+from gpnet_node.model.training.bids import SideBox, read_cohort
+from gpnet_node.model.training.loss import UNKNOWN
+from gpnet_node.model.training.samples import COHORT_MARGIN, CohortSamples, held_out_sample, vary
+from gpnet_node.model.training.train_settings import CohortSettings
 from tests.cohorts import write_subject
 
 SHAPE = (16, 24, 16)

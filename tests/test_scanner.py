@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpnet_node.model.scanner import blur, expose, resolve, smooth_field
-from gpnet_node.model.scene import Artefact, Contrast, Scene, Visibility
+from gpnet_node.model.drawing.scanner import blur, expose, resolve, smooth_field
+from gpnet_node.model.drawing.scene import Artefact, Contrast, Scene, Visibility
 
 SHAPE = (24, 32, 40)
 SPACING_MM = (1.0, 0.6, 0.6)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpnet_node.model.scene import (
+from gpnet_node.model.drawing.scene import (
     Artefact,
     Contrast,
     DrawSettings,
@@ -13,7 +13,7 @@ from gpnet_node.model.scene import (
     draw_scene,
     signals,
 )
-from gpnet_node.model.tissue import TISSUES, Tissue
+from gpnet_node.model.drawing.tissue import TISSUES, Tissue
 
 DRAWS = 3000
 SETTINGS = DrawSettings()

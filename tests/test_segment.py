@@ -16,11 +16,11 @@ from gpnet_node.errors import ConfigurationError, NoPallidumError, WeightsMismat
 from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.model.card import WEIGHTS_NAME, read_card
 from gpnet_node.model.checkpoint import part, take_over, weights_metadata
-from gpnet_node.model.cohort import as_volume
-from gpnet_node.model.head import DrawnHead
+from gpnet_node.model.drawing.head import DrawnHead
+from gpnet_node.model.evaluation.cohort import as_volume
+from gpnet_node.model.evaluation.real_images import volume_of
 from gpnet_node.model.network import GPNet, GPNetConfig
 from gpnet_node.model.patient_grid import as_image, lps_grid, sample
-from gpnet_node.model.real_images import volume_of
 from gpnet_node.model.segment import GPNetSegmenter, Segmentation, SideProbability, classes_on
 from tests.drawn import dice, drawn_head
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpnet_node.model import atlas, shape
-from gpnet_node.model.tissue import Tissue
+from gpnet_node.model.drawing import atlas, shape
+from gpnet_node.model.drawing.tissue import Tissue
 from tests import anatomies
 
 REFERENCE = "00"

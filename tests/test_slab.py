@@ -6,8 +6,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from gpnet_node.model.slab import FieldOfView, Slab, SlabSettings, draw_slab
-from gpnet_node.model.tissue import HEAD_TISSUE_OFFSET, Tissue
+from gpnet_node.model.drawing.slab import FieldOfView, Slab, SlabSettings, draw_slab
+from gpnet_node.model.drawing.tissue import HEAD_TISSUE_OFFSET, Tissue
 
 COARSE = SlabSettings(shape=(40, 40, 40), spacing_mm=5.0, thick_slice_mm=(5.0, 8.0))
 LEFT, RIGHT = 0, 1

@@ -10,15 +10,20 @@ import pytest
 
 from gpnet_node.errors import NoPallidumError
 from gpnet_node.model.card import read_card
-from gpnet_node.model.cohort import Case, set_a
-from gpnet_node.model.scores import FINE, NATIVE
-from gpnet_node.model.stages import Evaluation, processes, score_cases
+from gpnet_node.model.evaluation.cohort import set_a
+from gpnet_node.model.evaluation.scores import FINE, NATIVE
+from gpnet_node.model.evaluation.stages import Evaluation, processes, score_cases
 from gpnet_node.node import now
 from tests.drawn import CLEAR, MODEL
 from tests.made_people import keep_people
 
 CASE = replace(
-    set_a()[0], scene=CLEAR, spacing_mm=(2.4, 1.6, 1.6), slices=24, turned_degrees=(0, 0, 0), centre_mm=(0, 0, 0)
+    set_a()[0],
+    scene=CLEAR,
+    spacing_mm=(2.4, 1.6, 1.6),
+    slices=24,
+    turned_degrees=(0, 0, 0),
+    centre_mm=(0, 0, 0),
 )
 
 

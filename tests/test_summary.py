@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpnet_node.model import bars, summary
-from gpnet_node.model.metrics import StructureMetrics
-from gpnet_node.model.scores import FINE, NETWORK, Score, load, save, write_csv
-from gpnet_node.model.speed import Speed
+from gpnet_node.model.evaluation import bars, summary
+from gpnet_node.model.evaluation.metrics import StructureMetrics
+from gpnet_node.model.evaluation.scores import FINE, NETWORK, Score, load, save, write_csv
+from gpnet_node.model.evaluation.speed import Speed
 
 ATLAS = "CIT168 atlas"
 

@@ -4,22 +4,22 @@ import numpy as np
 import pytest
 import torch
 
-from gpnet_node.model.atlas import Anatomy
-from gpnet_node.model.registration import BOX_SPACING_MM
-from gpnet_node.model.scene import Contrast, DrawSettings, Lesion, Scene, Visibility, signals
-from gpnet_node.model.synthesise import (
+from gpnet_node.model.drawing.atlas import Anatomy
+from gpnet_node.model.drawing.registration import BOX_SPACING_MM
+from gpnet_node.model.drawing.scene import Contrast, DrawSettings, Lesion, Scene, Visibility, signals
+from gpnet_node.model.drawing.synthesise import (
     GPI,
     deform,
     divide,
     draw_box,
-    normalise,
     paint,
     rotation,
     sample,
     sampling_grid,
     towards_fluid,
 )
-from gpnet_node.model.tissue import Tissue
+from gpnet_node.model.drawing.tissue import Tissue
+from gpnet_node.model.intensity import normalise
 from tests import anatomies
 
 SHAPE = (44, 56, 44)

@@ -1,6 +1,6 @@
 import pytest
 
-from gpnet_node.model.tissue import (
+from gpnet_node.model.drawing.tissue import (
     FREESURFER_TISSUE,
     HEAD_TISSUE_OFFSET,
     IRON,

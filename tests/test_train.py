@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gpnet_node.errors import ConfigurationError
-from gpnet_node.model.bids import digest
 from gpnet_node.model.card import CARD_NAME, read_card
 from gpnet_node.model.checkpoint import averaged_weights, load_weights, state_path
-from gpnet_node.model.loss import LossSettings, Terms, segmentation_loss
 from gpnet_node.model.network import GPNet, GPNetConfig
-from gpnet_node.model.processes import Place, places
-from gpnet_node.model.train import Run, fit, schedule, train
-from gpnet_node.model.train_settings import PartSettings, read_settings
+from gpnet_node.model.training.bids import digest
+from gpnet_node.model.training.loss import LossSettings, Terms, segmentation_loss
+from gpnet_node.model.training.processes import Place, places
+from gpnet_node.model.training.train import Run, fit, schedule, train
+from gpnet_node.model.training.train_settings import PartSettings, read_settings
 from tests.cohorts import write_subject
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -225,7 +225,7 @@ def test_two_processes_train_the_same_network_as_one(tmp_path: Path) -> None:
     alone = fit(a_run(tmp_path / "alone", steps=4, batch=2))
     script = (
         "import os, sys, torch; from pathlib import Path; from dataclasses import replace\n"
-        "from gpnet_node.model.processes import places; from gpnet_node.model.train import fit\n"
+        "from gpnet_node.model.training.processes import places; from gpnet_node.model.training.train import fit\n"
         "from tests.test_train import a_run\n"
         "with places('cpu', os.environ) as place:\n"
         "    fit(replace(a_run(Path(sys.argv[1]), steps=4, batch=2), place=place))\n"

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpnet_node.model.loss import UNDIVIDED, UNKNOWN
 from gpnet_node.model.network import GPNet, GPNetConfig
-from gpnet_node.model.validation import mean_dice
+from gpnet_node.model.training.loss import UNDIVIDED, UNKNOWN
+from gpnet_node.model.training.validation import mean_dice
 
 CPU = torch.device("cpu")
 SHAPE = (8, 8, 8)

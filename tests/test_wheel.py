@@ -24,5 +24,5 @@ def test_a_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     package = (path for path in (source / "gpnet_node").rglob("*") if path.is_file())
     needed = {path.relative_to(source).as_posix() for path in package}
-    assert "gpnet_node/model/shape.npz" in needed
+    assert "gpnet_node/model/drawing/shape.npz" in needed
     assert needed - set(ZipFile(wheel).namelist()) == set()

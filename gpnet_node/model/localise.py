@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from gpnet_node.errors import NoPallidumError
+from gpnet_node.model.intensity import normalise
 from gpnet_node.model.network import GPNet
 from gpnet_node.model.patient_grid import lps_grid
-from gpnet_node.model.synthesise import normalise
 
 LOCALISER_SHAPE = (64, 64, 64)  # (z, y, x): 192 mm
 LOCALISER_SPACING_MM = 3.0

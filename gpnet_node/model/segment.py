@@ -17,12 +17,12 @@ from gpnet_node.errors import ConfigurationError, NoPallidumError
 from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.model.card import ModelCard, read_card
 from gpnet_node.model.checkpoint import load_weights, part
+from gpnet_node.model.intensity import normalise
 from gpnet_node.model.localise import find_centres
 from gpnet_node.model.network import GPNet, GPNetConfig
 from gpnet_node.model.patient_grid import as_image, covered, inside, lps_grid, on_grid, sample
 from gpnet_node.model.quality import assess, outside_share
 from gpnet_node.model.segmentation import Quality, Segmentation, SideProbability
-from gpnet_node.model.synthesise import normalise
 
 __all__ = ["GPNetSegmenter", "Quality", "Segmentation", "SideProbability", "classes_on"]
 

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from gpnet_node.errors import NoPallidumError
-from gpnet_node.model import atlas
-from gpnet_node.model.cohort import TEST_PEOPLE, Case, as_volume, draw, set_a
-from gpnet_node.model.scores import FINE, Score, score_network, values
+from gpnet_node.model.drawing import atlas
+from gpnet_node.model.evaluation.cohort import TEST_PEOPLE, Case, as_volume, draw, set_a
+from gpnet_node.model.evaluation.scores import FINE, Score, score_network, values
+from gpnet_node.model.evaluation.summary import STRUCTURES, select
 from gpnet_node.model.segment import GPNetSegmenter
-from gpnet_node.model.summary import STRUCTURES, select
 
 pytestmark = [pytest.mark.speed, pytest.mark.timeout(1800)]
 CACHE = Path(__file__).resolve().parents[2] / "build" / "anatomies"

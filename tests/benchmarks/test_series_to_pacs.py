@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from gpnet_node.config import EligibilityConfig
-from gpnet_node.model import shape
 from gpnet_node.model.card import WEIGHTS_NAME, read_card
-from gpnet_node.model.drawn_series import write_series
-from gpnet_node.model.head import draw_series
-from gpnet_node.model.pose import Seeds
-from gpnet_node.model.scene import Contrast, DrawSettings, Scene, Visibility
+from gpnet_node.model.drawing import shape
+from gpnet_node.model.drawing.drawn_series import write_series
+from gpnet_node.model.drawing.head import draw_series
+from gpnet_node.model.drawing.pose import Seeds
+from gpnet_node.model.drawing.scene import Contrast, DrawSettings, Scene, Visibility
 from gpnet_node.node import Role, SegmentersOf, gpnet_segmenters, now
 from gpnet_node.store.states import JobState
 from tests.benchmarks.conftest import Scale
