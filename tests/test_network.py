@@ -54,13 +54,16 @@ def test_every_parameter_that_is_trained_gets_a_gradient(config: GPNetConfig) ->
 def test_behind_a_stem_every_voxel_of_a_block_has_logits_of_its_own() -> None:
     torch.manual_seed(1)
     network = GPNet(replace(SMALL, filters=(4, 6), stem=2, gated_levels=(), supervised_levels=(0,))).eval()
-    weight, bias = network.heads[0].weight, network.heads[0].bias
-    with torch.no_grad():
-        weight.zero_()
-        bias.copy_(torch.arange(24.0))  # three classes of eight voxels each
-        network.join.weight.copy_(torch.eye(3)[..., None, None, None])
-        network.join.bias.zero_()  # type: ignore[union-attr]
-
+    network.load_state_dict(
+        network.state_dict()
+        | {
+            "heads.0.weight": torch.zeros(24, 4, 1, 1, 1),
+            "heads.0.bias": torch.arange(24.0),  # three classes of eight voxels each
+            "join.weight": torch.eye(3)[..., None, None, None],
+            "join.bias": torch.zeros(3),
+        }
+    )
+    with torch.inference_mode():
         logits = network(torch.randn(1, 1, 8, 8, 8))
 
     assert logits[0, 1, :2, :2, :2].flatten().tolist() == [8, 9, 10, 11, 12, 13, 14, 15]

@@ -225,7 +225,8 @@ def test_two_processes_train_the_same_network_as_one(tmp_path: Path) -> None:
     alone = fit(a_run(tmp_path / "alone", steps=4, batch=2))
     script = (
         "import os, sys, torch; from pathlib import Path; from dataclasses import replace\n"
-        "from gpnet_node.model.training.processes import places; from gpnet_node.model.training.train import fit\n"
+        "from gpnet_node.model.training.processes import places\n"
+        "from gpnet_node.model.training.train import fit\n"
         "from tests.test_train import a_run\n"
         "with places('cpu', os.environ) as place:\n"
         "    fit(replace(a_run(Path(sys.argv[1]), steps=4, batch=2), place=place))\n"

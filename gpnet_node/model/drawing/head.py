@@ -46,8 +46,7 @@ class FineTruth:
     @property
     def places_mm(self) -> NDArray[np.float64]:
         """LPS mm of the labelled voxels, (voxels, 3)."""
-        places: NDArray[np.float64] = np.argwhere(self.labels > 0)[:, ::-1] * TRUTH_SPACING_MM
-        return places + self.origin_mm
+        return np.asarray(np.argwhere(self.labels > 0)[:, ::-1] * TRUTH_SPACING_MM + self.origin_mm)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
