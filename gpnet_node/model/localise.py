@@ -1,6 +1,6 @@
 """Find the centre of each pallidum in a whole head or a slab, or say that it is not there.
 
-The network is GP-net without gates on a 3 mm grid in patient axes; its one channel says how much of a voxel
+The network is GP-net without gates on a 4 mm grid in patient axes; its one channel says how much of a voxel
 is pallidum, whichever side's. Which one is left is decided in patient space: the anatomy is nearly symmetric,
 LPS coordinates are not (x grows to the left).
 """
@@ -21,12 +21,12 @@ from gpnet_node.model.intensity import normalise
 from gpnet_node.model.network import GPNet
 from gpnet_node.model.patient_grid import lps_grid
 
-LOCALISER_SHAPE = (64, 64, 64)  # (z, y, x): 192 mm
-LOCALISER_SPACING_MM = 3.0
+LOCALISER_SHAPE = (48, 48, 48)  # (z, y, x): 192 mm
+LOCALISER_SPACING_MM = 4.0
 _BACKGROUND_AHEAD = 3.0  # so that an untrained network claims one voxel in twenty
 _PALLIDUM_WEIGHT = 20.0  # of a voxel of pallidum, or else nothing is claimed anywhere for a thousand steps
-_PALLIDUM_VOXELS = 100.0  # of both pallida, about
-_DICE_SMOOTH_VOXELS = 10.0
+_PALLIDUM_VOXELS = 50.0  # of both pallida, about
+_DICE_SMOOTH_VOXELS = 5.0
 _LIKELY = 0.3  # share of a voxel from which on it counts
 _LEAST_MM3 = 200.0  # of what is found in one place; a whole pallidum has 1300 mm3 or more
 _SIDEWAYS = 0.7  # of the distance, how much must lie along the patient's x axis: a head tilted by 45 degrees
@@ -40,9 +40,11 @@ def pallidum_logits(output: Tensor) -> Tensor:
 
 
 def localiser_loss(scales: list[Tensor], target: Tensor) -> Tensor:
-    """Weighed cross-entropy, and 1 - Dice.
+    """How much is where (weighed cross-entropy, 1 - Dice), and where it is rather than elsewhere.
 
-    ``target``: (B, 2, z, y, x), share of each voxel that is left and right pallidum.
+    ``target``: (B, 2, z, y, x), share of each voxel that is left and right pallidum. The last term, the
+    divergence of one softmax over all voxels, makes places compete: without it a network learns for a
+    thousand steps where pallida usually are before it looks at the image.
     """
     logits, there = pallidum_logits(scales[0]), target.sum(1)
     axes = (1, 2, 3)
@@ -52,7 +54,9 @@ def localiser_loss(scales: list[Tensor], target: Tensor) -> Tensor:
     found = logits.sigmoid()
     both = 2 * (found * there).sum(axes) + _DICE_SMOOTH_VOXELS
     dice = both / ((found.square() + there.square()).sum(axes) + _DICE_SMOOTH_VOXELS)
-    return (entropy + 1 - dice).mean()
+    share = there.flatten(1) / there.sum(axes).clamp(min=1)[:, None]
+    place = (torch.xlogy(share, share) - share * logits.flatten(1).log_softmax(1)).sum(1)
+    return (entropy + 1 - dice + place).mean()
 
 
 @dataclass(frozen=True, kw_only=True)

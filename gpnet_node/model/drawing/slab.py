@@ -46,9 +46,10 @@ class SlabSettings:
     views: tuple[float, ...] = (0.28, 0.34, 0.15, 0.11, 0.12)  # share of each FieldOfView
     contrasts: tuple[float, ...] = (0.45, 0.15, 0.20, 0.20)  # T2, T2*, T1, random
     thickness_mm: tuple[float, float] = (30.0, 110.0)
-    thick_slice_mm: tuple[float, float] = (2.5, 6.0)  # of the slices that are thicker than the grid
+    thick_slice_mm: tuple[float, float] = (4.0, 8.0)  # of the slices that are thicker than the grid
     gap_mm: tuple[float, float] = (2.0, 20.0)
     scale: tuple[float, float] = (0.85, 1.15)
+    window_mm: float = 35.0  # at most, along each axis, between the middles of window and field of view
     tilt_sd_degrees: float = 10.0
     strongly_tilted: float = 0.12  # share of heads turned by up to ``most_tilt_degrees``
     most_tilt_degrees: float = 35.0
@@ -141,8 +142,8 @@ def _place(
         low, high = _slice_range(across, rng, settings, view)
         extent = np.array([high - low, *rng.uniform(*(85, 130) if rng.random() < 0.2 else (130, 240), 2)])
         middle = axes @ np.array([(low + high) / 2, *rng.normal(0, extent[1:] * 0.04)])
-    on_pallida = rng.random() < 0.35  # the second look is centred on what the first has found
-    window = rng.normal(0, 6, 3) if on_pallida else middle + rng.normal(0, 6, 3)
+    # Windows lie anywhere, or else a network learns where pallida lie in the window, not what they look like.
+    window = middle + rng.uniform(-1, 1, 3) * settings.window_mm
     return _Placed(turn=turn, window=window, axes=axes, middle=middle, extent=extent)
 
 
@@ -223,8 +224,9 @@ def _painted(
     corners = [even[(slice(k, None, _POOL),) * 3] for k in range(_POOL)]  # of each block, for all of it
     signal = torch.from_numpy(np.mean([means[corner] for corner in corners], axis=0, dtype=np.float32))
     pallidum = np.mean([corner == Tissue.GPE for corner in corners], axis=0, dtype=np.float32)
-    share = sample(torch.from_numpy(pallidum), coordinates, "bilinear")
-    image = sample(signal, coordinates, "bilinear")
+    ends = (coordinates - 0.5, coordinates + 0.5)  # a voxel is the mean of two places on its diagonal
+    share = torch.stack([sample(torch.from_numpy(pallidum), end, "bilinear") for end in ends]).mean(0)
+    image = torch.stack([sample(signal, end, "bilinear") for end in ends]).mean(0)
     texture = smooth_field(rng, 40, image.shape)[0] * rng.uniform(0.02, 0.08)
     left = where[..., 2] > 0  # LPS: x grows to the left
     return image * (1 + texture), torch.stack([share * left, share * ~left])
