@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -180,6 +181,19 @@ def test_a_file_that_is_no_nifti_is_named(tmp_path: Path) -> None:
     (anat / "sub-01_T2w.nii.gz").write_bytes(b"nothing of the kind")
 
     with pytest.raises(InputError, match=r"sub-01_T2w\.nii\.gz: cannot be read"):
+        boxes_of(tmp_path)
+
+
+def test_a_file_that_tells_two_places_is_refused(tmp_path: Path) -> None:
+    path = write_subject(tmp_path, "sub-01") / "sub-01_T2w.nii.gz"
+    image = nibabel.Nifti1Image.from_filename(path)
+    moved = image.get_sform()
+    moved[0, 3] += 4
+    image.set_sform(moved, code=1)
+    nibabel.save(image, tmp_path / "moved.nii.gz")
+    (tmp_path / "moved.nii.gz").rename(path)
+
+    with pytest.raises(InputError, match=r"sub-01_T2w\.nii\.gz: its qform and sform lie 4\.0 mm apart"):
         boxes_of(tmp_path)
 
 

@@ -136,6 +136,17 @@ def test_one_claimed_phantom_or_too_many_refusals_miss_the_bar() -> None:
     assert not bars.absent(kept, refusing).meets_must
 
 
+def test_one_centre_that_lies_too_far_misses_the_localisers_bar() -> None:
+    scores = _cohort("A", NETWORK, 0.88)
+    lost = [replace(score, located_mm=3.4 if score.image == "a02" else 1.0) for score in scores]
+    refused = [*scores, _score(0.0, structure="GPi", refused=True, located_mm=float("nan"))]
+
+    assert bars.localiser(scores).meets_must
+    assert bars.localiser(refused).meets_must  # a refusal is held against the next bar
+    assert not bars.localiser(lost).meets_must
+    assert "worst 3.4 mm; 22 of 24 sides" in bars.localiser(lost).measured
+
+
 def test_what_was_not_measured_is_not_said_to_be_met() -> None:
     lines = [*bars.elsewhere(_cohort("A", NETWORK, 0.88)), bars.against_contenders({})]
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from gpnet_node.model.patient_grid import lps_grid, sample
 from gpnet_node.model.training.loss import UNDIVIDED, UNKNOWN
 
 _SAME_PLACE_MM = 1e-3  # by which the corners of image and labels may differ: NIfTI keeps single precision
+_SAME_FORMS_MM = 0.1  # by which a file's two affines may differ: a qform is a rounded quaternion
 _BETWEEN_SIDES_MM = 10.0  # at least, empty between the two pallida along the patient's x axis
 _STRUCTURES = (
     (GPE, r"gpe|externus|external|lateral"),
@@ -282,7 +284,19 @@ def _read(path: Path) -> sitk.Image:
         raise InputError(f"{path}: cannot be read as NIfTI") from exc
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(f"{path}: wanted one volume, found {image.GetSize()} voxels")
+    _check_one_affine(path)
     return image
+
+
+def _check_one_affine(path: Path) -> None:
+    """A NIfTI file may tell its place twice (qform, sform). Raises InputError where it tells two places."""
+    header = nibabel.Nifti1Image.from_filename(path)
+    (qform, qcode), (sform, scode) = header.get_qform(coded=True), header.get_sform(coded=True)
+    if qcode and scode:
+        corner = np.array([*header.shape[:3], 1.0])
+        apart_mm = max(np.abs(qform - sform).max(), np.abs((qform - sform) @ corner).max())
+        if apart_mm > _SAME_FORMS_MM:
+            raise InputError(f"{path}: its qform and sform lie {apart_mm:.1f} mm apart; one must go")
 
 
 def _affine(image: sitk.Image) -> NDArray[np.float64]:
