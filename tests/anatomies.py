@@ -36,7 +36,7 @@ def anatomy(*, side: str = "left", marked: bool = False) -> Anatomy:
         person="made",
         side=side,
         tissue=_tissue(z, y, x, marked=marked),
-        border={name: plane.astype(np.float16) for name, plane in border.items()},
+        border={name: plane.astype(np.float32) for name, plane in border.items()},
     )
 
 

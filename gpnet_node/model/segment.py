@@ -26,8 +26,8 @@ from gpnet_node.model.segmentation import Quality, Segmentation, SideProbability
 
 __all__ = ["GPNetSegmenter", "Quality", "Segmentation", "SideProbability", "classes_on"]
 
-RECENTRE_MM = 3.0  # a box further off its pallidum than this is moved and segmented again
-RECENTRE_TIMES = 2
+RECENTRE_MM = 1.5  # a box further off its pallidum than this is moved and segmented again
+RECENTRE_TIMES = 3
 MOST_OUTSIDE = 0.5  # a pallidum of which more lies beyond the volume is not there
 # Of the moved boxes (x, y, z), in voxels: no multiple of the network's pooling, half a voxel off its grid.
 _SHIFTS = ((2.5, -1.5, 1.5), (-1.5, 2.5, -2.5), (-2.5, -2.5, 2.5))
@@ -87,15 +87,16 @@ class GPNetSegmenter:
         self, image: sitk.Image, centre_mm: NDArray[np.float64], side: str
     ) -> SideProbability:
         """Probabilities in a box centred on the pallidum found."""
-        x, y, z = (float(v) for v in centre_mm)
         for _ in range(RECENTRE_TIMES + 1):
+            located_mm = centre_mm
             grid = lps_grid(centre_mm, self.card.spacing_mm, self.card.box_voxels)
             channels = self._predict(image, grid, side)
             moved_mm = _centre_of_mass(channels[1:3].sum(0), grid)
             if moved_mm is None or np.linalg.norm(moved_mm - centre_mm) <= RECENTRE_MM:
                 break
             centre_mm = moved_mm
-        channels, agreement = self._averaged(image, grid, channels, centre_mm, side)
+        x, y, z = (float(v) for v in located_mm)
+        channels, agreement = self._averaged(image, grid, channels, located_mm, side)
         return SideProbability(
             side=side,
             probability=channels[:3],

@@ -15,9 +15,9 @@ class SideProbability:
 
     ``probability``: float32 (3, z, y, x): background, GPe, GPi. ``lesion``: float32 (z, y, x), that a lesion
     or lead is there; 0 where the network has no such channel. The grid runs along the patient's axes (LPS),
-    ``spacing_mm`` in each, from ``origin_mm`` (x, y, z) at the first voxel's centre. ``located_mm``: where
-    the localiser saw the pallidum's centre (x, y, z); None where it was not asked. ``agreement``: mean Dice
-    (GPe, GPi) of each moved box with their mean; None where only one box was seen.
+    ``spacing_mm`` in each, from ``origin_mm`` (x, y, z) at the first voxel's centre. ``located_mm``: the
+    centre (x, y, z) that localiser and re-centred box agreed on; None where they were not asked.
+    ``agreement``: mean Dice (GPe, GPi) of each moved box with their mean; None where only one box was seen.
     """
 
     side: str

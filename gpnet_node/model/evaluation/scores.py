@@ -28,9 +28,9 @@ NO_LESION = "none"
 class Score:
     """One structure of one side in one image. ``refused``: no pallidum was claimed, so the Dice is 0.
 
-    ``lesion``: on this side. ``located_mm``: from the centre that the localiser saw to the true one; NaN
-    where it was not asked or found none. ``reasons``: why the image needs a review. ``predicted_dice`` is NaN
-    where none was predicted; ``features``: what it is predicted from.
+    ``lesion``: on this side. ``located_mm``: from the centre that localiser and re-centred box agreed on to
+    the true one; NaN where there is none. ``reasons``: why the image needs a review. ``predicted_dice`` is
+    NaN where none was predicted; ``features``: what it is predicted from.
     """
 
     cohort: str
