@@ -330,6 +330,10 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder for figures and tables. [default: the model's]", show_default=False),
     ] = None,
+    network_only: Annotated[
+        bool,
+        typer.Option("--network-only", help="Leave out atlases and fusion, which take most of the time."),
+    ] = False,
 ) -> None:
     """Repeat the model's table from scratch: drawn cohorts, atlases, real images. Needs the train extra."""
     _need_train_extra()
@@ -354,9 +358,10 @@ def evaluate(
             work=work,
             out=out or model,
             now=now(),
-            command=f"gpnet-node evaluate --cohort {cohort} --model {model}",
+            command=f"gpnet-node evaluate --cohort {cohort}" + " --network-only" * network_only,
             progress=advance,
             pool=pool,
+            network_only=network_only,
         )
         bars = evaluate_test(evaluation) if cohort == "test" else evaluate_validation(evaluation)
     _out().print(display.bars(bars))

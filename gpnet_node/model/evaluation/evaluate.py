@@ -46,7 +46,8 @@ def evaluate_test(evaluation: Evaluation) -> list[bars.Bar]:
     segmenter = open_segmenter(evaluation, TEST_PEOPLE)
     build_anatomies(evaluation, (*TEST_PEOPLE, *contenders.FUSED_PEOPLE), judged=TEST_PEOPLE)
     everything = score_sets(evaluation, segmenter.card)
-    everything += score_contenders(evaluation, set_a(), "A", CANDIDATES[CHOSEN])
+    if not evaluation.network_only:
+        everything += score_contenders(evaluation, set_a(), "A", CANDIDATES[CHOSEN])
     poor = score_cases(evaluation, segmenter.card, "degraded", degraded(TEST_PEOPLE, seed=6))
     outcomes = try_absent(evaluation, segmenter.card)
     evaluation.progress("real images and speed", 0, 2)
@@ -119,7 +120,7 @@ def evaluate_validation(evaluation: Evaluation) -> list[bars.Bar]:
     card["quality"] = regression.model_dump(mode="json")
     path.write_text(tomlkit.dumps(card), encoding="utf-8")
     tried: list[Score] = []
-    for name, settings in CANDIDATES.items():
+    for name, settings in ({} if evaluation.network_only else CANDIDATES).items():
         tried += [
             replace(score, cohort=name)
             for score in score_contenders(evaluation, validation(), "validation", settings)

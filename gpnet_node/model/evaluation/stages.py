@@ -40,6 +40,7 @@ class Evaluation:
 
     ``atlases``: folder with synthseg/, allen/, bigbrain/ and cit168/; real heads are looked for beside it, in
     images/ and dicom/. ``pool``: who draws, segments and registers; see :func:`processes`.
+    ``network_only``: leave atlases and fusion out; the bar that needs them is then told as not measured.
     """
 
     model: Path
@@ -50,6 +51,7 @@ class Evaluation:
     command: str
     progress: Progress
     pool: Executor
+    network_only: bool = False
 
     def each(self, work: Callable[..., None], tasks: Sequence[tuple[object, ...]], stage: str) -> None:
         """Do every task, in the pool; ``work`` leaves what it finds in a file."""
