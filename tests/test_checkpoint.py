@@ -64,9 +64,11 @@ def test_weights_of_the_same_network_are_taken_over_whole() -> None:
     assert all(torch.equal(old.state_dict()[name], value) for name, value in new.state_dict().items())
 
 
-def test_classes_that_both_networks_have_are_taken_over() -> None:
+@pytest.mark.parametrize("stem", [1, 2])
+def test_classes_that_both_networks_have_are_taken_over(stem: int) -> None:
     levels = (0, 1)
-    sizes = {"filters": (4, 8, 8), "supervised_levels": levels}
+    sizes = {"filters": (4, 8, 8), "supervised_levels": levels, "stem": stem}
+    known = 3 * stem**3  # the finest head answers for each voxel of a block
     old, new = a_network(3, **sizes), a_network(4, **sizes)
     fresh = {name: value.clone() for name, value in new.state_dict().items()}
 
@@ -74,8 +76,8 @@ def test_classes_that_both_networks_have_are_taken_over() -> None:
 
     before, after = old.state_dict(), new.state_dict()
     assert {"heads.0.weight", "heads.1.bias", "join.weight", "join.bias"} <= set(partial)
-    assert torch.equal(after["heads.0.weight"][:3], before["heads.0.weight"])
-    assert torch.equal(after["heads.0.weight"][3], fresh["heads.0.weight"][3])
+    assert torch.equal(after["heads.0.weight"][:known], before["heads.0.weight"])
+    assert torch.equal(after["heads.0.weight"][known:], fresh["heads.0.weight"][known:])
     for level in levels:  # join's inputs are the classes of one head after the other
         mine = after["join.weight"][:3, 4 * level : 4 * level + 3]
         assert torch.equal(mine, before["join.weight"][:, 3 * level : 3 * level + 3])
@@ -87,7 +89,7 @@ def test_weights_of_another_network_are_refused_by_name() -> None:
     del less["gating.weight"]
 
     with pytest.raises(
-        ConfigurationError, match=r"encoder\S+ is \(6, 1, 3, 3, 3\), wanted \(4, 1, 3, 3, 3\)"
+        ConfigurationError, match=r"encoder\S+ is \(6, 8, 3, 3, 3\), wanted \(4, 8, 3, 3, 3\)"
     ):
         take_over(a_network(), wider)
     with pytest.raises(ConfigurationError, match=r"gating\.weight is missing"):

@@ -14,7 +14,7 @@ import pytest
 import tomlkit
 from pydicom import dcmread
 
-from gpnet_node.cli import app, run
+from gpnet_node.cli import EXIT_NEEDS_REVIEW, app, run
 from gpnet_node.config import SHIPPED_MODEL, load
 from gpnet_node.model.drawing.drawn_series import write_series
 from gpnet_node.node import Parts, build, now
@@ -522,8 +522,8 @@ def test_segment_writes_segmentation_report_and_picture_of_a_real_head(
 
     status, out, err = gpnet("segment", str(head), "--no-gate", "--json", "--out", str(tmp_path / "out"))
 
-    assert status == 0, err
     made = json.loads(out)
+    assert status == (EXIT_NEEDS_REVIEW if made["needs_review"] else 0), err  # 1.5 T T1: it may be doubted
     assert [Path(path).name for path in made["files"]] == ["seg.dcm", "sr.dcm", "segmentation.png"]
     assert all(Path(path).stat().st_size > 0 for path in made["files"])
     assert len(made["measurements"]) == 4
