@@ -52,8 +52,8 @@ def test_missing_weights_are_named(model_folder: Path, tmp_path: Path) -> None:
         load_weights(tmp_path, read_card(tmp_path))
 
 
-def a_network(out_channels: int = 4, **changed: tuple[int, ...]) -> GPNet:
-    sizes: dict[str, tuple[int, ...]] = {"filters": (4, 8), "gated_levels": (0,), "supervised_levels": (0,)}
+def a_network(out_channels: int = 4, **changed: object) -> GPNet:
+    sizes: dict[str, object] = {"filters": (4, 8), "gated_levels": (0,), "supervised_levels": (0,)}
     return GPNet(GPNetConfig(out_channels=out_channels, **(sizes | changed)))  # type: ignore[arg-type]
 
 
@@ -67,7 +67,7 @@ def test_weights_of_the_same_network_are_taken_over_whole() -> None:
 @pytest.mark.parametrize("stem", [1, 2])
 def test_classes_that_both_networks_have_are_taken_over(stem: int) -> None:
     levels = (0, 1)
-    sizes = {"filters": (4, 8, 8), "supervised_levels": levels, "stem": stem}
+    sizes: dict[str, object] = {"filters": (4, 8, 8), "supervised_levels": levels, "stem": stem}
     known = 3 * stem**3  # the finest head answers for each voxel of a block
     old, new = a_network(3, **sizes), a_network(4, **sizes)
     fresh = {name: value.clone() for name, value in new.state_dict().items()}

@@ -134,7 +134,8 @@ def test_every_box_is_a_normalised_image_of_a_divided_pallidum(anatomy: Anatomy)
         assert float(drawn.image.mean()) == pytest.approx(0, abs=1e-3)
         assert float(drawn.image.std()) == pytest.approx(1, abs=1e-3)
         assert 1000 < int((drawn.labels > 0).sum()) * VOXEL_MM3 < 2800
-        assert 0.17 < float((drawn.labels == GPI).sum() / (drawn.labels > 0).sum()) < 0.55  # a border that moves may leave 0.27-0.40
+        share = float((drawn.labels == GPI).sum() / (drawn.labels > 0).sum())
+        assert 0.14 < share < 0.55  # of 0.27-0.40, from which the border then moves
 
 
 def test_lesions_come_when_they_are_asked_for(anatomy: Anatomy) -> None:
