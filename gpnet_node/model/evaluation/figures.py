@@ -33,7 +33,8 @@ def draw_dice(scores: Sequence[Score], path: Path, *, model: str, source: str) -
             for structure in summary.STRUCTURES
         },
         path,
-        title=f"{model} beside atlas segmentation: {images} drawn images of {people} people",
+        title=f"{model}{' beside atlas segmentation' * (len(methods) > 1)}: "
+        f"{images} drawn images of {people} people",
         caption=(
             f"Drawn images; no real 7T cohort was at hand. {source}. "
             f"Below each box: median and quartiles of {2 * images} sides; whiskers: 1.5 IQR.\n"
