@@ -41,7 +41,9 @@ def test_the_page_names_uses_licences_conditions_and_failures(model_folder: Path
     assert all(row["licence"] in text and row["source"] in text for row in card.data)
     assert "| medial lamina: clear |" in text
     assert "A: CIT168 atlas" in text
-    assert "(failures.png)" in text
+    assert all(f"({name}.png)" in text for name in ("failures", "dice", "curves", "real"))
+    assert "- a T1: GPe left 971 mm3. To review: it is dim." in text
+    assert "- a T2: no pallidum found" in text
 
 
 def _page(model_folder: Path, table: list[bars.Bar]) -> str:
@@ -61,5 +63,9 @@ def _page(model_folder: Path, table: list[bars.Bar]) -> str:
         "differences": summary.differences(scores, np.random.default_rng(1)),
         "by_condition": summary.by_condition(scores),
         "worst": worst,
+        "real_heads": {
+            "a T1": {"volumes_mm3": {"GPe left": 971.2}, "needs_review": ("it is dim",)},
+            "a T2": None,
+        },
     }
     return page(read_card(model_folder), report, table)

@@ -35,6 +35,8 @@ def page(card: ModelCard, report: Mapping[str, Any], bars: Sequence[Bar]) -> str
             *_medians(report),
             *_conditions(report["by_condition"]),
             *_failures(report),
+            *_real_heads(report["real_heads"]),
+            *_training(),
             *_data(card),
         ]
     )
@@ -85,6 +87,7 @@ def _medians(report: Mapping[str, Any]) -> Iterator[str]:
         ("cohort, method", "GPe", "GPi"),
         ((_named(key), *(_spread(of[s]["dice"]) for s in ("GPe", "GPi"))) for key, of in fine.items()),
     )
+    yield from ("![Dice of each side of set A](dice.png)", "")
     own = next((of for key, of in fine.items() if key.startswith("A: ")), None)
     if own:
         yield from ("## Distances on set A", "", "Median (quartiles), worst, mm.", "")
@@ -113,6 +116,26 @@ def _failures(report: Mapping[str, Any]) -> Iterator[str]:
             f"artefact {case['artefact']}, SNR {case['snr']}"
         )
     yield from ("", "![The worst images of set A](failures.png)", "")
+
+
+def _real_heads(heads: Mapping[str, Mapping[str, Any] | None]) -> Iterator[str]:
+    """What was found where there is no truth: volumes, and what the node would ask a person to look at."""
+    if not heads:
+        return
+    yield from ("## Real heads", "", "Neither is a 7T image; there is no truth to compare with.", "")
+    for name, head in heads.items():
+        if head is None:
+            yield f"- {name}: no pallidum found"
+            continue
+        volumes = ", ".join(f"{structure} {mm3:.0f}" for structure, mm3 in head["volumes_mm3"].items())
+        doubts = "; ".join(head["needs_review"]) or "none"
+        yield f"- {name}: {volumes} mm3. To review: {doubts}."
+    yield from ("", "![Real heads](real.png)", "")
+
+
+def _training() -> Iterator[str]:
+    yield from ("## How the training went", "", "Settings and code of every step are in `card.toml`.", "")
+    yield from ("![Loss, Dice on the validation people and learning rate](curves.png)", "")
 
 
 def _data(card: ModelCard) -> Iterator[str]:
