@@ -358,7 +358,7 @@ def evaluate(
             work=work,
             out=out or model,
             now=now(),
-            command=f"gpnet-node evaluate --cohort {cohort}" + " --network-only" * network_only,
+            command=f"gpnet-node evaluate --cohort {cohort}{' --network-only' if network_only else ''}",
             progress=advance,
             pool=pool,
             network_only=network_only,

@@ -22,12 +22,12 @@ from gpnet_node.model.card import CARD_NAME, WEIGHTS_NAME
 from gpnet_node.model.drawing.head import DrawnHead
 from gpnet_node.model.evaluation.cohort import TEST_PEOPLE, Case, as_volume
 from gpnet_node.model.evaluation.scores import FINE, NATIVE, Score, score_network, values
-from gpnet_node.model.evaluation.stages import Evaluation, open_segmenter
+from gpnet_node.model.evaluation.stages import open_segmenter
 from gpnet_node.model.evaluation.summary import STRUCTURES, select
 from gpnet_node.model.segment import GPNetSegmenter
 from gpnet_node.model.segmentation import Segmentation
-from gpnet_node.node import now
 from tests.drawn import CLEAR, MODEL, drawn_head
+from tests.made_people import an_evaluation
 
 SEEDS = (1, 2, 3)
 LEAST_DICE = 0.75  # median of either structure
@@ -99,19 +99,8 @@ def test_weights_that_know_a_person_of_the_cohort_are_refused(tmp_path: Path) ->
     card["training"]["train_people"] = ["01", "14"]
     (folder / CARD_NAME).write_text(tomlkit.dumps(card), encoding="utf-8")
 
-    with ThreadPoolExecutor(1) as pool:
-        evaluation = Evaluation(
-            model=folder,
-            atlases=tmp_path,
-            work=tmp_path,
-            out=tmp_path,
-            now=now(),
-            command="",
-            progress=lambda *_: None,
-            pool=pool,
-        )
-        with pytest.raises(ConfigurationError, match="trained on people 14"):
-            open_segmenter(evaluation, TEST_PEOPLE)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ConfigurationError, match="trained on people 14"):
+        open_segmenter(an_evaluation(tmp_path, pool, model=folder), TEST_PEOPLE)
 
 
 def _faults(scores: Sequence[Score]) -> list[str]:

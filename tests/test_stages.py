@@ -13,9 +13,8 @@ from gpnet_node.model.card import read_card
 from gpnet_node.model.evaluation.cohort import set_a
 from gpnet_node.model.evaluation.scores import FINE, NATIVE
 from gpnet_node.model.evaluation.stages import Evaluation, processes, score_cases
-from gpnet_node.node import now
 from tests.drawn import CLEAR, MODEL
-from tests.made_people import keep_people
+from tests.made_people import an_evaluation, keep_people
 
 CASE = replace(
     set_a()[0],
@@ -37,16 +36,7 @@ def evaluation(work: Path, pool: Executor, told: list[tuple[str, int, int]] | No
     (work / "anatomies").mkdir(exist_ok=True)
     keep_people(work / "anatomies")
     told = [] if told is None else told
-    return Evaluation(
-        model=MODEL,
-        atlases=work,
-        work=work,
-        out=work,
-        now=now(),
-        command="",
-        progress=lambda *step: told.append(step),
-        pool=pool,
-    )
+    return an_evaluation(work, pool, model=MODEL, progress=lambda *step: told.append(step))
 
 
 def kept(work: Path) -> list[Path]:

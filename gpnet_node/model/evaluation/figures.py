@@ -24,6 +24,7 @@ def draw_dice(scores: Sequence[Score], path: Path, *, model: str, source: str) -
     measured = {score.method for score in rows}
     methods = [method for method in (NETWORK, *ATLASES, FUSION) if method in measured]
     images, people = len({score.image for score in rows}), len({score.person for score in rows})
+    shown = f"{model} beside atlas segmentation" if len(methods) > 1 else model
     draw_box_plot(
         {
             structure: {
@@ -33,8 +34,7 @@ def draw_dice(scores: Sequence[Score], path: Path, *, model: str, source: str) -
             for structure in summary.STRUCTURES
         },
         path,
-        title=f"{model}{' beside atlas segmentation' * (len(methods) > 1)}: "
-        f"{images} drawn images of {people} people",
+        title=f"{shown}: {images} drawn images of {people} people",
         caption=(
             f"Drawn images; no real 7T cohort was at hand. {source}. "
             f"Below each box: median and quartiles of {2 * images} sides; whiskers: 1.5 IQR.\n"
