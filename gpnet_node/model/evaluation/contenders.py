@@ -32,7 +32,6 @@ from gpnet_node.model.segmentation import SideProbability
 
 FUSION = "fusion of five people"
 FUSED_PEOPLE = ("01", "05", "06", "09", "15")
-SIDES = ("left", "right")
 _FINE_SHAPE = (136, 144, 136)  # (z, y, x) of 0.39 mm: one side's box of carried labels
 _FUSION_MM = 0.8
 
