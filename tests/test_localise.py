@@ -70,8 +70,8 @@ def test_left_is_left_whichever_way_the_voxels_run(axes: tuple[int, int, int]) -
     assert centres["right"] == pytest.approx([-17, 3, 5], abs=NEAR_MM)
 
 
-def test_one_alone_is_no_pair() -> None:
-    with pytest.raises(NoPallidumError, match="no pair"):
+def test_one_alone_is_refused_and_said_to_be_one() -> None:
+    with pytest.raises(NoPallidumError, match="only one was found"):
         found(head((20.0, 0.0, 0.0), block_mm=(40.0, 40.0, 40.0)))
 
 
