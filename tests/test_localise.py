@@ -79,7 +79,7 @@ def test_one_alone_is_refused_and_said_to_be_one() -> None:
     "other", [(10.0, 0.0, 0.0), (20.0, 0.0, 40.0), (-70.0, 0.0, 0.0)], ids=["near", "above", "far"]
 )
 def test_two_places_that_cannot_be_one_heads_pallida_are_no_pair(other: tuple[float, float, float]) -> None:
-    with pytest.raises(NoPallidumError, match="no pair|only one"):  # near ones run together
+    with pytest.raises(NoPallidumError, match=r"no pair|only one"):  # near ones run together
         found(head((25.0, 0.0, 0.0), other))
 
 

@@ -109,7 +109,7 @@ def test_an_eligible_series_becomes_archived_objects_owed_to_the_routes_peers(tm
         assert done.model is not None
         assert done.model.startswith(SHIPPED_MODEL)
         assert [it.kind for it in results] == ["seg", "sr"]
-        assert [(d.kind, d.peer) for d in at.parts.outbox.of_job(job.uid)] == [
+        assert [(d.name, d.peer) for d in at.parts.outbox.of_job(job.uid)] == [
             ("seg", "pacs"),
             ("sr", "pacs"),
         ]
@@ -183,7 +183,7 @@ def test_a_doubtful_result_needs_review_and_leaves_only_when_the_operator_releas
         report = (at.parts.archive.root / kept[1].path).read_bytes()
         assert b"Needs review: the left pallidum is doubtful." in report
         assert due_before == ()
-        assert [(d.kind, d.peer) for d in at.parts.outbox.due(now=now())] == [("seg", "pacs"), ("sr", "pacs")]
+        assert [(d.name, d.peer) for d in at.parts.outbox.due(now=now())] == [("seg", "pacs"), ("sr", "pacs")]
 
 
 def test_a_doubtful_result_that_the_operator_rejects_never_leaves(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_objects_that_a_killed_run_left_behind_are_found_and_not_written_twice(t
 
         files = {path.name: path for path in (at.parts.archive.root / "results" / job.uid).iterdir()}
         assert sorted(files) == ["seg.dcm", "sr.dcm"]
-        assert [files[f"{it.kind}.dcm"].read_bytes() == it.content for it in killed.objects] == [True, True]
+        assert [files[f"{it.name}.dcm"].read_bytes() == it.content for it in killed.objects] == [True, True]
 
 
 def test_storage_that_fails_for_a_while_costs_an_attempt_and_not_the_job(tmp_path: Path) -> None:
