@@ -114,10 +114,34 @@ def test_any_orientation_and_spacing_passes(
     assert said == ""
 
 
-def test_a_segmentation_without_its_empty_frames_passes(tmp_path: Path, card: ModelCard) -> None:
-    results = write_results(draw_head(tmp_path), card, form=SegForm(empty_frames=False))
+FORMS = [
+    SegForm(labelmap=labelmap, empty_frames=empty, padded_columns=padded)
+    for labelmap in (False, True)
+    for empty in (False, True)
+    for padded in (False, True)
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name or "usual")
+def test_every_form_of_the_segmentation_passes_as_itself_and_no_other(
+    tmp_path: Path, card: ModelCard, form: SegForm
+) -> None:
+    results = write_results(draw_head(tmp_path, shape=(20, 48, 61)), card, form=form)
 
     assert verdict(results, card) == ""
+    for other in FORMS:
+        if other != form:
+            assert verdict(results, card, seg=replace(results.seg, form=other)) != ""
+
+
+def test_a_label_map_whose_numbers_are_exchanged_is_stopped(tmp_path: Path, card: ModelCard) -> None:
+    results = write_results(draw_head(tmp_path), card, form=SegForm(labelmap=True))
+
+    def exchange(seg: Dataset) -> None:
+        values = np.frombuffer(seg.PixelData, np.uint8)
+        seg.PixelData = np.choose(values, [0, 3, 2, 1, 4]).astype(np.uint8).tobytes()
+
+    assert "GPe left: " in verdict(results, card, seg=changed(results.seg, exchange))
 
 
 @pytest.mark.parametrize(
