@@ -18,8 +18,8 @@ REACH = 0.49
 ROUNDS = 30
 STRENGTH = 0.5
 MOST_CORRECTIONS = 60
-# In the end each corner stays a little nearer to where it was: so no two of them, pushed into one place, are one
-# point for who reads the triangles.
+# In the end each corner stays a little nearer to where it was: so no two of them, pushed into one place, are
+# one point for who reads the triangles.
 KEPT = 0.98
 # The rest of the way to the volume is a scaling about the centre, so small that it moves nothing visibly.
 SAME_VOLUME = 2e-3
@@ -31,7 +31,7 @@ BLUR_VOXELS = 1.0
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mesh:
-    """``vertices``: (n, 3), LPS mm. ``triangles``: (m, 3), vertex numbers, anticlockwise seen from outside."""
+    """``vertices``: (n, 3), LPS mm. ``triangles``: (m, 3), anticlockwise as seen from outside."""
 
     vertices: NDArray[np.float64]
     triangles: NDArray[np.intp]
@@ -111,9 +111,7 @@ def _relax(
     return corners + KEPT * (points - corners)
 
 
-def _swell(
-    points: NDArray[np.float64], triangles: NDArray[np.intp], volume: float
-) -> NDArray[np.float64]:
+def _swell(points: NDArray[np.float64], triangles: NDArray[np.intp], volume: float) -> NDArray[np.float64]:
     """Move all points across the surface by what its volume lacks."""
     a, b, c = np.moveaxis(points[triangles], 1, 0)
     share = np.cross(b - a, c - a) / 6  # of each triangle; their sum at a point is the gradient of the volume
@@ -123,5 +121,7 @@ def _swell(
 
 
 def _sum_at(index: NDArray[np.intp], values: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-    sums = [np.bincount(index, weights=values[:, axis], minlength=length) for axis in range(3)]
-    return np.stack(sums, axis=1)
+    sums: list[NDArray[np.float64]] = [
+        np.bincount(index, weights=values[:, axis], minlength=length) for axis in range(3)
+    ]
+    return np.asarray(np.stack(sums, axis=1), dtype=np.float64)

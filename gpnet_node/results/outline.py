@@ -150,9 +150,7 @@ def _within(rings: _Rings, points: NDArray[np.float64]) -> NDArray[np.float64]:
     return rings.corners + np.clip(points - rings.corners, rings.lowest, rings.highest)
 
 
-def _swell(
-    rings: _Rings, points: NDArray[np.float64], wanted: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _swell(rings: _Rings, points: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
     """Move all points of a ring across it by what its area lacks."""
     chord = points[rings.after] - points[rings.before]
     across = np.stack([-chord[:, 1], chord[:, 0]], axis=1) / 2  # the gradient of the area

@@ -168,6 +168,8 @@ def _contour(points_mm: NDArray[np.float64], frame: SourceFrame) -> Dataset:
     # Adding zero takes the sign from a negative zero.
     values = [f"{value:.{DECIMALS}f}" for value in (points_mm.round(DECIMALS) + 0.0).ravel().tolist()]
     if sum(map(len, values)) + len(values) > MOST_BYTES:
-        raise SelfCheckError(f"a contour of {len(points_mm)} points is too long for DICOM: nothing is written")
+        raise SelfCheckError(
+            f"a contour of {len(points_mm)} points is too long for DICOM: nothing is written"
+        )
     contour.ContourData = values
     return contour

@@ -1,4 +1,4 @@
-"""Writes each structure's surface as an Encapsulated STL (PS3.3 A.85.1): a closed mesh in patient millimetres."""
+"""Writes each structure's surface as an Encapsulated STL (PS3.3 A.85.1): closed, in patient millimetres."""
 
 from importlib.metadata import version
 
