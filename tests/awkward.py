@@ -16,8 +16,8 @@ def awkward(head: Head) -> Head:
     slices, rows, columns = np.nonzero(labels == 1)
     middle = int(np.median(slices))
     row, column = int(np.median(rows)), int(np.median(columns[slices == middle]))
-    labels[middle : middle + 2, row - 3 : row + 4, column - 2 : column + 2] = 1
-    labels[middle : middle + 2, row - 2 : row + 3, column - 1 : column + 1] = 0
+    labels[middle : middle + 2, row - 3 : row + 4, column - 3 : column + 4] = 1
+    labels[middle : middle + 2, row - 2 : row + 3, column - 2 : column + 3] = 0
     labels[middle, row, column] = 1
     labels[labels == 3] = 0
     labels[middle, 3, 5] = 3

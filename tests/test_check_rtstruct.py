@@ -310,7 +310,7 @@ def test_a_hole_that_is_filled_is_found(tmp_path: Path, card: ModelCard) -> None
     slices, rows, columns = np.nonzero(filled == 1)
     middle = int(np.median(slices))
     row, column = int(np.median(rows)), int(np.median(columns[slices == middle]))
-    filled[middle : middle + 2, row - 2 : row + 3, column - 1 : column + 1] = 1
+    filled[middle : middle + 2, row - 3 : row + 4, column - 3 : column + 4] = 1
     other = head.relabelled(filled)
 
     said = said_of(encode(write_rtstruct(other.volume, other.labels, card, JOB)), head, card)

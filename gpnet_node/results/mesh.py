@@ -117,11 +117,12 @@ def _swell(points: NDArray[np.float64], triangles: NDArray[np.intp], volume: flo
     share = np.cross(b - a, c - a) / 6  # of each triangle; their sum at a point is the gradient of the volume
     across = _sum_at(triangles.ravel(), np.repeat(share, 3, axis=0), len(points))
     found = volume_and_centre(points, triangles)[0]
-    return points + across * (np.copysign(volume, found) - found) / max(float((across**2).sum()), 1e-12)
+    lacking = float(np.copysign(volume, found)) - found
+    return points + across * (lacking / max(float((across**2).sum()), 1e-12))
 
 
 def _sum_at(index: NDArray[np.intp], values: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-    sums: list[NDArray[np.float64]] = [
-        np.bincount(index, weights=values[:, axis], minlength=length) for axis in range(3)
-    ]
-    return np.asarray(np.stack(sums, axis=1), dtype=np.float64)
+    summed = np.empty((length, 3))
+    for axis in range(3):
+        summed[:, axis] = np.bincount(index, weights=values[:, axis], minlength=length)
+    return summed
