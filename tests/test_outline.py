@@ -26,7 +26,7 @@ def filled(polygons: list[NDArray[np.float64]], shape: tuple[int, int]) -> NDArr
 
 def ellipse(rows: float, columns: float, shape: tuple[int, int] = (60, 80)) -> NDArray[np.bool_]:
     row, column = np.indices(shape)
-    return ((row - 30.2) / rows) ** 2 + ((column - 40.3) / columns) ** 2 < 1
+    return np.asarray(((row - 30.2) / rows) ** 2 + ((column - 40.3) / columns) ** 2 < 1)
 
 
 @settings(max_examples=150, deadline=None)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from matplotlib.path import Path as Polygon
 from numpy.typing import NDArray
 from pydicom import Dataset
@@ -12,7 +13,7 @@ from gpnet_node.model.card import ModelCard, read_card
 from gpnet_node.results.header import encode
 from gpnet_node.results.rtstruct import write_rtstruct
 from tests.awkward import awkward, without
-from tests.pallida import JOB, OBLIQUE, Head, draw_head
+from tests.pallida import AXIAL, JOB, OBLIQUE, Head, draw_head
 from tests.test_results_peers import on_disk, run
 
 
@@ -54,7 +55,7 @@ def filled_by_a_receiver(dataset: Dataset, head: Head) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("enhanced", [False, True], ids=["classic", "enhanced"])
-@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), OBLIQUE], ids=["axial", "oblique"])
+@pytest.mark.parametrize("orientation", [AXIAL, OBLIQUE], ids=["axial", "oblique"])
 def test_a_receiver_who_fills_the_contours_gets_the_label_map(
     tmp_path: Path, card: ModelCard, orientation: tuple[float, ...], enhanced: bool
 ) -> None:
@@ -180,6 +181,27 @@ def test_a_contour_too_long_for_dicom_is_not_written(tmp_path: Path, card: Model
 
     with pytest.raises(SelfCheckError, match="too long for DICOM"):
         written(head.relabelled(labels), card)
+
+
+@pytest.mark.parametrize("orientation", [AXIAL, OBLIQUE], ids=["axial", "oblique"])
+def test_plastimatch_makes_the_label_map_of_the_contours(
+    tmp_path: Path, card: ModelCard, orientation: tuple[float, ...]
+) -> None:
+    series = tmp_path / "series"
+    head = awkward(draw_head(series, spacing_mm=(1.5, 1.1, 0.9), orientation=orientation))
+    path = on_disk(encode(written(head, card)), tmp_path, "rtstruct.dcm")
+
+    said = run(
+        "plastimatch",
+        "convert",
+        *("--input", path, "--referenced-ct", series),
+        *("--output-prefix", tmp_path / "masks", "--prefix-format", "nrrd"),
+    )
+
+    assert said.returncode == 0, said.stderr
+    for structure in card.structures:
+        image = sitk.ReadImage(str(tmp_path / "masks" / f"{structure.name}.nrrd"))
+        assert np.array_equal(sitk.GetArrayFromImage(image) > 0, head.labels.labels == structure.number)
 
 
 @pytest.mark.parametrize("peer", ["dciodvfy of Debian", "dciodvfy of PyPI"])

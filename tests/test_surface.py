@@ -1,7 +1,9 @@
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+import trimesh
 from highdicom.color import CIELabColor
 from numpy.typing import NDArray
 from pydicom import Dataset
@@ -62,6 +64,23 @@ def test_each_surface_has_the_volume_and_centre_of_its_voxels(
         )
         assert volume_mm3 == pytest.approx(measured.volume_mm3, rel=1e-3)
         assert centre == pytest.approx(measured.centroid_mm, abs=0.005)
+
+
+@pytest.mark.parametrize("kind", ["drawn", "awkward"])
+def test_trimesh_reads_a_closed_surface_with_the_volume_and_centre_of_the_voxels(
+    tmp_path: Path, card: ModelCard, kind: str
+) -> None:
+    head = draw_head(tmp_path, orientation=OBLIQUE)
+    head = awkward(head) if kind == "awkward" else head
+
+    surfaces = written(head, card)
+
+    for measured, surface in zip(measure(head.volume, head.labels, card), surfaces, strict=True):
+        mesh = trimesh.load_mesh(BytesIO(surface.EncapsulatedDocument), file_type="stl")
+        assert mesh.is_watertight
+        assert mesh.is_winding_consistent
+        assert mesh.volume == pytest.approx(measured.volume_mm3, rel=1e-3)
+        assert mesh.center_mass == pytest.approx(measured.centroid_mm, abs=0.005)
 
 
 def test_a_surface_says_what_it_is_and_what_it_was_made_of(tmp_path: Path, card: ModelCard) -> None:
