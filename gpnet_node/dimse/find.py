@@ -1,0 +1,84 @@
+"""C-FIND SCP (PS3.4 C.4.1): matches go out one by one, as they are read."""
+
+from collections.abc import Iterator
+from io import BytesIO
+
+from pydicom import Dataset
+from pydicom.uid import UID
+from pynetdicom.dimse_messages import C_FIND_RSP
+from pynetdicom.dimse_primitives import C_FIND
+from pynetdicom.dsutils import encode
+from pynetdicom.pdu_primitives import P_DATA
+
+from gpnet_node.dimse.contexts import QUERY_MODELS
+from gpnet_node.dimse.identifier import Asked, read_identifier
+from gpnet_node.dimse.requested import Requested, response_to
+from gpnet_node.store.attributes import UNIQUE_KEYS
+from gpnet_node.store.catalogue import Catalogue
+
+SUCCESS = 0x0000
+CANCELLED = 0xFE00
+_PENDING = 0xFF00
+_PENDING_SOME_KEYS_UNSUPPORTED = 0xFF01
+_PDV_HEAD_BYTES = 6  # length, context and control header of one fragment (PS3.8 9.3.5.1, E.2)
+
+
+def find(requested: Requested, message: C_FIND, *, catalogue: Catalogue, retrieve_ae: str) -> int:
+    """Send a pending response for each match, and return the final status.
+
+    Raises QueryError before anything is sent, and StorageError.
+    """
+    model = QUERY_MODELS[requested.sop_class_uid]
+    asked = read_identifier(message.Identifier, transfer_syntax=requested.transfer_syntax, model=model)
+    unsupported = catalogue.unsupported(asked.level, asked.identifier)
+    status = _PENDING_SOME_KEYS_UNSUPPORTED if unsupported else _PENDING
+    pending = _Pending(requested, message, status)
+    agreed = requested.association.acceptor.sop_class_extended.get(UID(requested.sop_class_uid), b"")
+    fuzzy, combined = agreed[2:3] == b"\1", agreed[1:2] == b"\1"  # PS3.4 C.5.1.1
+    matches = catalogue.find(asked.level, asked.identifier, fuzzy=fuzzy, combined=combined)
+    for match in _as_asked(matches, asked, retrieve_ae):
+        if requested.is_cancelled:
+            return CANCELLED
+        pending.send(match)
+    return SUCCESS
+
+
+def _as_asked(matches: Iterator[Dataset], asked: Asked, retrieve_ae: str) -> Iterator[Dataset]:
+    """Leave out what the peer did not ask for, and add where a match can be fetched."""
+    wanted = {int(tag) for tag in asked.identifier.keys()}  # noqa: SIM118  # a data set iterates elements
+    kept = {"SpecificCharacterSet", "QueryRetrieveLevel", UNIQUE_KEYS[asked.level]}
+    for match in matches:
+        for element in list(match):
+            if int(element.tag) not in wanted and element.keyword not in kept:
+                del match[element.tag]
+        match.RetrieveAETitle = retrieve_ae
+        yield match
+
+
+class _Pending:
+    """The pending responses to one request. All have the same command, so it is encoded once."""
+
+    def __init__(self, requested: Requested, message: C_FIND, status: int) -> None:
+        self._requested = requested
+        self._response = response_to(message)
+        self._response.Status = status
+        self._response.Identifier = BytesIO(b"\0")  # the command says that there is one
+        form = C_FIND_RSP()
+        form.primitive_to_message(self._response)
+        self._command = encode(form.command_set, True, True) or b""
+
+    def send(self, identifier: Dataset) -> None:
+        """Send one match: command and identifier in one PDU, where the peer takes one that is long enough."""
+        it = self._requested
+        data = encode(identifier, it.transfer_syntax.is_implicit_VR, True) or b""
+        longest = it.association.dimse.maximum_pdu_size
+        if longest and len(self._command) + len(data) + 2 * _PDV_HEAD_BYTES > longest:
+            self._response.Identifier = BytesIO(data)
+            it.respond(self._response)
+            return
+        fragments = P_DATA()
+        fragments.presentation_data_value_list = [
+            (it.context_id, b"\x03" + self._command),
+            (it.context_id, b"\x02" + data),
+        ]
+        it.association.dul.send_pdu(fragments)
