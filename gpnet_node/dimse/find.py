@@ -1,9 +1,7 @@
 """C-FIND SCP (PS3.4 C.4.1): matches go out one by one, as they are read."""
 
-from collections.abc import Iterator
 from io import BytesIO
 
-from pydicom import Dataset
 from pydicom.uid import UID
 from pynetdicom.dimse_messages import C_FIND_RSP
 from pynetdicom.dimse_primitives import C_FIND
@@ -11,6 +9,7 @@ from pynetdicom.dsutils import encode
 from pynetdicom.pdu_primitives import P_DATA
 
 from gpnet_node.dimse.contexts import QUERY_MODELS
+from gpnet_node.dimse.encoding import AnswerEncoder
 from gpnet_node.dimse.identifier import Asked, read_identifier
 from gpnet_node.dimse.requested import Requested, response_to
 from gpnet_node.store.attributes import UNIQUE_KEYS
@@ -35,24 +34,26 @@ def find(requested: Requested, message: C_FIND, *, catalogue: Catalogue, retriev
     pending = _Pending(requested, message, status)
     agreed = requested.association.acceptor.sop_class_extended.get(UID(requested.sop_class_uid), b"")
     fuzzy, combined = agreed[2:3] == b"\1", agreed[1:2] == b"\1"  # PS3.4 C.5.1.1
-    matches = catalogue.find(asked.level, asked.identifier, fuzzy=fuzzy, combined=combined)
-    for match in _as_asked(matches, asked, retrieve_ae):
+    found = catalogue.matches(asked.level, asked.identifier, fuzzy=fuzzy, combined=combined)
+    encoder = AnswerEncoder(
+        found.attributes,
+        keywords=frozenset(it.keyword for it in asked.identifier) | {UNIQUE_KEYS[asked.level]},
+        constants=_constants(asked, retrieve_ae),
+        implicit_vr=requested.transfer_syntax.is_implicit_VR,
+    )
+    for row in found.rows:
         if requested.is_cancelled:
             return CANCELLED
-        pending.send(match)
+        pending.send(encoder.encode(row))
     return SUCCESS
 
 
-def _as_asked(matches: Iterator[Dataset], asked: Asked, retrieve_ae: str) -> Iterator[Dataset]:
-    """Leave out what the peer did not ask for, and add where a match can be fetched."""
-    wanted = {int(tag) for tag in asked.identifier.keys()}  # noqa: SIM118  # a data set iterates elements
-    kept = {"SpecificCharacterSet", "QueryRetrieveLevel", UNIQUE_KEYS[asked.level]}
-    for match in matches:
-        for element in list(match):
-            if int(element.tag) not in wanted and element.keyword not in kept:
-                del match[element.tag]
-        match.RetrieveAETitle = retrieve_ae
-        yield match
+def _constants(asked: Asked, retrieve_ae: str) -> dict[str, str]:
+    """Return what is said of every match: its level, and whence and how soon it can be fetched."""
+    constants = {"QueryRetrieveLevel": str(asked.level), "RetrieveAETitle": retrieve_ae}
+    if "InstanceAvailability" in asked.identifier:
+        constants["InstanceAvailability"] = "ONLINE"
+    return constants
 
 
 class _Pending:
@@ -67,18 +68,15 @@ class _Pending:
         form.primitive_to_message(self._response)
         self._command = encode(form.command_set, True, True) or b""
 
-    def send(self, identifier: Dataset) -> None:
+    def send(self, data: bytes) -> None:
         """Send one match: command and identifier in one PDU, where the peer takes one that is long enough."""
         it = self._requested
-        data = encode(identifier, it.transfer_syntax.is_implicit_VR, True) or b""
         longest = it.association.dimse.maximum_pdu_size
         if longest and len(self._command) + len(data) + 2 * _PDV_HEAD_BYTES > longest:
             self._response.Identifier = BytesIO(data)
             it.respond(self._response)
             return
         fragments = P_DATA()
-        fragments.presentation_data_value_list = [
-            (it.context_id, b"\x03" + self._command),
-            (it.context_id, b"\x02" + data),
-        ]
+        fragments.presentation_data_value_list.append((it.context_id, b"\x03" + self._command))
+        fragments.presentation_data_value_list.append((it.context_id, b"\x02" + data))
         it.association.dul.send_pdu(fragments)

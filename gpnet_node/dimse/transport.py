@@ -112,7 +112,7 @@ class SpoolingDimse(DIMSEServiceProvider):
             if isinstance(self.message, C_FIND_RQ | C_GET_RQ | C_MOVE_RQ):
                 self._keep_in_memory(self.message)
             single = P_DATA()
-            single.presentation_data_value_list = [fragment]
+            single.presentation_data_value_list.append(fragment)
             super().receive_primitive(single)
 
     def _keep_in_memory(self, message: DIMSEMessage) -> None:
