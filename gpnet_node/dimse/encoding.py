@@ -1,4 +1,4 @@
-"""Encodes the answers to a query: thousands of small data sets of the same attributes (PS3.5 7.1)."""
+"""Encodes the answers to a query: thousands of small messages of the same form (PS3.5 7.1, PS3.8 9.3.5)."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,33 @@ from gpnet_node.store.attributes import Attribute
 
 _CHARACTER_SET = "SpecificCharacterSet"
 _LONGEST_VALUE = 0xFFFE  # of a VR with a length of 16 bits
+_PDV_HEAD_BYTES = 6  # length, context and control header of a fragment
+_COMMAND, _LAST = 1, 2  # bits of the control header (PS3.8 E.2)
+
+
+def message_pdus(context_id: int, command: bytes, data: bytes, *, longest: int) -> bytes:
+    """Return the PDUs of one message: command and data in one if that is no longer than ``longest``.
+
+    ``longest`` is what the peer takes, in bytes behind a PDU's own length; 0: of any length.
+    """
+    together = _pdv(context_id, _COMMAND | _LAST, command) + _pdv(context_id, _LAST, data)
+    if not longest or len(together) <= longest:
+        return _pdu(together)
+    most = longest - _PDV_HEAD_BYTES
+    pieces = []
+    for kind, content in ((_COMMAND, command), (0, data)):
+        for first in range(0, len(content), most):
+            last = _LAST if first + most >= len(content) else 0
+            pieces.append(_pdu(_pdv(context_id, kind | last, content[first : first + most])))
+    return b"".join(pieces)
+
+
+def _pdu(items: bytes) -> bytes:
+    return struct.pack(">BBL", 4, 0, len(items)) + items
+
+
+def _pdv(context_id: int, control: int, fragment: bytes) -> bytes:
+    return struct.pack(">LBB", len(fragment) + 2, context_id, control) + fragment
 
 
 class AnswerEncoder:

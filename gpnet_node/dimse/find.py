@@ -6,12 +6,12 @@ from pydicom.uid import UID
 from pynetdicom.dimse_messages import C_FIND_RSP
 from pynetdicom.dimse_primitives import C_FIND
 from pynetdicom.dsutils import encode
-from pynetdicom.pdu_primitives import P_DATA
 
 from gpnet_node.dimse.contexts import QUERY_MODELS
-from gpnet_node.dimse.encoding import AnswerEncoder
+from gpnet_node.dimse.encoding import AnswerEncoder, message_pdus
 from gpnet_node.dimse.identifier import Asked, read_identifier
 from gpnet_node.dimse.requested import Requested, response_to
+from gpnet_node.dimse.transport import send_encoded
 from gpnet_node.store.attributes import UNIQUE_KEYS
 from gpnet_node.store.catalogue import Catalogue
 
@@ -19,7 +19,7 @@ SUCCESS = 0x0000
 CANCELLED = 0xFE00
 _PENDING = 0xFF00
 _PENDING_SOME_KEYS_UNSUPPORTED = 0xFF01
-_PDV_HEAD_BYTES = 6  # length, context and control header of one fragment (PS3.8 9.3.5.1, E.2)
+_SENT_AT_ONCE_BYTES = 1 << 14
 
 
 def find(requested: Requested, message: C_FIND, *, catalogue: Catalogue, retrieve_ae: str) -> int:
@@ -42,10 +42,10 @@ def find(requested: Requested, message: C_FIND, *, catalogue: Catalogue, retriev
         implicit_vr=requested.transfer_syntax.is_implicit_VR,
     )
     for row in found.rows:
-        if requested.is_cancelled:
+        if pending.add(encoder.encode(row)) and requested.is_cancelled:
             return CANCELLED
-        pending.send(encoder.encode(row))
-    return SUCCESS
+    pending.flush()
+    return CANCELLED if requested.is_cancelled else SUCCESS
 
 
 def _constants(asked: Asked, retrieve_ae: str) -> dict[str, str]:
@@ -57,26 +57,31 @@ def _constants(asked: Asked, retrieve_ae: str) -> dict[str, str]:
 
 
 class _Pending:
-    """The pending responses to one request. All have the same command, so it is encoded once."""
+    """The pending responses to one request, sent by the dozen. All have the same command."""
 
     def __init__(self, requested: Requested, message: C_FIND, status: int) -> None:
         self._requested = requested
-        self._response = response_to(message)
-        self._response.Status = status
-        self._response.Identifier = BytesIO(b"\0")  # the command says that there is one
+        response = response_to(message)
+        response.Status = status
+        response.Identifier = BytesIO(b"\0")  # the command says that there is one
         form = C_FIND_RSP()
-        form.primitive_to_message(self._response)
+        form.primitive_to_message(response)
         self._command = encode(form.command_set, True, True) or b""
+        self._gathered: list[bytes] = []
+        self._size = 0
 
-    def send(self, data: bytes) -> None:
-        """Send one match: command and identifier in one PDU, where the peer takes one that is long enough."""
-        it = self._requested
-        longest = it.association.dimse.maximum_pdu_size
-        if longest and len(self._command) + len(data) + 2 * _PDV_HEAD_BYTES > longest:
-            self._response.Identifier = BytesIO(data)
-            it.respond(self._response)
-            return
-        fragments = P_DATA()
-        fragments.presentation_data_value_list.append((it.context_id, b"\x03" + self._command))
-        fragments.presentation_data_value_list.append((it.context_id, b"\x02" + data))
-        it.association.dul.send_pdu(fragments)
+    def add(self, identifier: bytes) -> bool:
+        """Send one match, soon; return whether the peer may have said something meanwhile."""
+        longest = self._requested.association.dimse.maximum_pdu_size
+        pdus = message_pdus(self._requested.context_id, self._command, identifier, longest=longest)
+        self._gathered.append(pdus)
+        self._size += len(pdus)
+        if self._size < _SENT_AT_ONCE_BYTES:
+            return False
+        self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Send what was gathered."""
+        send_encoded(self._requested.association, b"".join(self._gathered))
+        self._gathered, self._size = [], 0

@@ -12,12 +12,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_FIND_RQ, C_GET_RQ, C_MOVE_RQ, DIMSEMessage
 from pynetdicom.dimse_primitives import DimseServiceType
+from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
@@ -33,6 +35,7 @@ _LOOP_SECONDS = 0.0001  # BoundedSocket.ready waits already; without any, a clos
 _PATIENCE_SECONDS = 0.005  # for a release or an abort to be noticed
 _LOOK_SECONDS = 0.1  # for the end of the thread that sends to be noticed
 
+_DATA_TRANSFER = "Sta6"  # PS3.8 9.2.2
 _WAITING_MESSAGES = 64  # to be sent; then what comes in is looked at: a C-CANCEL, say
 
 OpenSpool = Callable[[DIMSEMessage, Association], Spool]
@@ -125,6 +128,18 @@ class SpoolingDimse(DIMSEServiceProvider):
             self.message.data_set.discard()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Encoded:
+    """PDUs of data that are encoded already, and go out as they are."""
+
+    pdus: bytes
+
+
+def send_encoded(association: Association, pdus: bytes) -> None:
+    """Send whole messages that are PDUs already, behind what waits to be sent."""
+    association.dul.to_provider_queue.put(_Encoded(pdus=pdus))  # type: ignore[arg-type]  # Outgoing takes it
+
+
 class Outgoing(queue.Queue[object]):
     """What waits to be sent. Who adds data where much waits already, waits until all of it is gone.
 
@@ -139,7 +154,7 @@ class Outgoing(queue.Queue[object]):
 
     def put(self, item: object, block: bool = True, timeout: float | None = None) -> None:
         """Add a primitive; only data waits, an abort does not."""
-        if isinstance(item, P_DATA) and self.qsize() >= _WAITING_MESSAGES:
+        if isinstance(item, P_DATA | _Encoded) and self.qsize() >= _WAITING_MESSAGES:
             with self._gone:
                 while self._qsize() and self._alive():
                     self._gone.wait(_LOOK_SECONDS)
@@ -150,6 +165,20 @@ class Outgoing(queue.Queue[object]):
         if not self._qsize():
             self._gone.notify_all()
         return item
+
+
+def _send_encoded(dul: DULServiceProvider) -> bool:
+    """Send what waits encoded, else look for primitives as pynetdicom does; whether there was anything.
+
+    What still waits when the association is no longer one to transfer data on is dropped.
+    """
+    outgoing, found = dul.to_provider_queue, False
+    while outgoing.queue and isinstance(item := outgoing.queue[0], _Encoded):
+        outgoing.get(block=False)
+        if dul.socket is not None and dul.state_machine.current_state == _DATA_TRANSFER:
+            dul.socket.send(item.pdus)
+        found = True
+    return found or DULServiceProvider._process_recv_primitive(dul)
 
 
 def _serve_request(
@@ -194,6 +223,8 @@ def request_handler(open_spool: OpenSpool, serve: Serve) -> type[RequestHandler]
             association.dul.socket = BoundedSocket(association, self.request)
             association.dul._run_loop_delay = _LOOP_SECONDS
             association.dul.to_provider_queue = Outgoing(association.dul.is_alive)  # type: ignore[assignment]
+            look = partial(_send_encoded, association.dul)
+            association.dul._process_recv_primitive = look  # type: ignore[method-assign]
             association.dimse = SpoolingDimse(association, open_spool)
             serve_request = partial(_serve_request, serve, association)
             association._serve_request = serve_request  # type: ignore[method-assign]
