@@ -198,9 +198,7 @@ def _old_result(engine: Engine, root: Path) -> Job:
         jobs.create(connection, series, revision=1, sentence="", now=START)
     claimed = jobs.claim("worker", now=START)
     assert claimed is not None
-    (path,) = mr_series(
-        root / "results" / claimed.uid, slices=1, series="results", SeriesDescription="result"
-    )
+    (path,) = mr_series(root / "results" / claimed.uid, slices=1, series="results", StudyID="S7")
     path.rename(path.with_name("seg.dcm"))
     known = replace(result(claimed), attributes=None, size_bytes=None)
     outcome = replace(written(claimed, kinds=("seg",), peers=()), results=(known,))
