@@ -45,7 +45,10 @@ class Codecs:
 
     def frames(self, path: Path, layouts: Sequence[PixelLayout]) -> Iterator[NDArray[np.integer]]:
         """Decode frames of one file, one at a time. Raises one of DECODE_FAILURES or OSError."""
-        syntax, indices = layouts[0].transfer_syntax, [layout.frame_index for layout in layouts]
+        return self.decoded(path, layouts[0].transfer_syntax, [layout.frame_index for layout in layouts])
+
+    def decoded(self, path: Path, syntax: UID, indices: Sequence[int]) -> Iterator[NDArray[np.integer]]:
+        """Decode frames, counted from 0, of a file of any kind. Raises one of DECODE_FAILURES or OSError."""
         return (self._frames_apart if only_gdcm_decodes(syntax) else decode)(path, syntax, indices)
 
     def _frames_apart(self, path: Path, syntax: UID, indices: Sequence[int]) -> Iterator[NDArray[np.integer]]:

@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
@@ -26,12 +26,14 @@ def upgrade() -> None:
         sa.Column("sop_instance_uid", sa.String(), nullable=False),
         sa.Column("path", sa.String(), nullable=False),
         sa.Column("sha256", sa.String(), nullable=False),
+        sa.Column("size_bytes", sa.Integer(), nullable=True),
+        sa.Column("attributes", sa.JSON(), nullable=True),
         sa.ForeignKeyConstraint(["job_uid"], ["jobs.uid"]),
         sa.PrimaryKeyConstraint("job_uid", "name"),
         sa.UniqueConstraint("sop_instance_uid"),
     )
     op.execute(
-        "INSERT INTO results SELECT job_uid, kind, kind, sop_class_uid, sop_instance_uid, path, sha256 "
-        "FROM results_of_one_kind"
+        "INSERT INTO results SELECT job_uid, kind, kind, sop_class_uid, sop_instance_uid, path, sha256, "
+        "size_bytes, attributes FROM results_of_one_kind"
     )
     op.drop_table("results_of_one_kind")
