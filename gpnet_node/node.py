@@ -166,7 +166,7 @@ def play(
 
 
 def _receive(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None], None]) -> None:
-    parts.index.abort_open_associations(now=now())
+    parts.index.abort_open_associations(now=now(), owners=Role.RECEIVER)
     parts.archive.discard_unfinished("incoming")
     found = reindex(parts.archive, parts.index, now=now())
     log.info("the index holds what the archive holds", count=found.added, total=found.found)

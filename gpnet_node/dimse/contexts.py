@@ -2,54 +2,17 @@
 
 from collections.abc import Iterable
 
-from pydicom.uid import (
-    JPEG2000,
-    UID,
-    Comprehensive3DSRStorage,
-    DeflatedExplicitVRLittleEndian,
-    EnhancedMRImageStorage,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    LegacyConvertedEnhancedMRImageStorage,
-    MRImageStorage,
-    RLELossless,
-    SegmentationStorage,
-)
+from pydicom.uid import UID, Comprehensive3DSRStorage, SegmentationStorage
 from pynetdicom import AllStoragePresentationContexts, build_context
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import Verification, register_uid, uid_to_service_class  # type: ignore[attr-defined]
 
 from gpnet_node.config import PeerConfig
+from gpnet_node.intake.keeping import IMAGE_CLASSES, TRANSFER_SYNTAXES
 
-IMAGE_CLASSES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 RESULT_CLASSES = (SegmentationStorage, Comprehensive3DSRStorage)
 
-# What the codecs decode, in the order in which we choose where a context offers several: first what needs no
-# codec, then lossless, then lossy, which is kept and flagged at the gate.
-TRANSFER_SYNTAXES = (
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    JPEGLSLossless,
-    JPEG2000Lossless,
-    JPEGLosslessSV1,
-    JPEGLossless,
-    RLELossless,
-    JPEGLSNearLossless,
-    JPEG2000,
-    JPEGExtended12Bit,
-    JPEGBaseline8Bit,
-)
 _DICOM_ROOT = "1.2.840.10008."  # public classes; consoles send raw data under roots of their own
 _MAX_PRIVATE_CLASSES = 128  # as many as one association can propose
 

@@ -18,7 +18,7 @@ from pynetdicom.dimse_primitives import DimseServiceType
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
-from gpnet_node.dimse.spool import Spool
+from gpnet_node.intake.spool import Spool
 
 # An association request with all its 128 contexts and their transfer syntaxes stays far below this.
 _MAX_NEGOTIATION_BYTES = 1 << 20
