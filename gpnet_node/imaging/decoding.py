@@ -43,9 +43,8 @@ class Codecs:
             self._child.communicate()
             self._child = None
 
-    def frames(self, path: Path, layouts: Sequence[PixelLayout]) -> Iterator[NDArray[np.integer]]:
-        """Decode frames of one file, one at a time. Raises one of DECODE_FAILURES or OSError."""
-        syntax, indices = layouts[0].transfer_syntax, [layout.frame_index for layout in layouts]
+    def frames(self, path: Path, syntax: UID, indices: Sequence[int]) -> Iterator[NDArray[np.integer]]:
+        """Decode frames (counted from 0) of one file, one at a time. Raises one of DECODE_FAILURES or OSError."""
         return (self._frames_apart if only_gdcm_decodes(syntax) else decode)(path, syntax, indices)
 
     def _frames_apart(self, path: Path, syntax: UID, indices: Sequence[int]) -> Iterator[NDArray[np.integer]]:
@@ -80,9 +79,10 @@ def read_frames(
         yield from _read_native(path, layouts, where)
         return
     frames: Iterator[NDArray[np.integer]] | None = None
+    indices = [layout.frame_index for layout in layouts]
     for layout in layouts:
         try:
-            frames = frames or codecs.frames(path, layouts)
+            frames = frames or codecs.frames(path, layout.transfer_syntax, indices)
             pixels = next(frames)
         except TimeoutError as exc:
             seconds = f"{codecs.answer_seconds:g} s"
