@@ -1,4 +1,4 @@
-"""From a spooled data set to an instance that is safe in the archive: the one way in, for C-STORE and STOW-RS."""
+"""From a spooled data set to an instance that is safe in the archive: one way in, for C-STORE and STOW-RS."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

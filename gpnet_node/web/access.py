@@ -77,7 +77,9 @@ class Gate:
         if self._hosts is not None and not _names(f"http://{headers.get('host', '')}") <= self._hosts:
             answer = PlainTextResponse("this node speaks to its own machine only", 421)
         elif self._tokens and not self._bears_token(headers.get("authorization", "")):
-            log.warning("a request without a valid token was refused", host=(scope.get("client") or ("?",))[0])
+            log.warning(
+                "a request without a valid token was refused", host=(scope.get("client") or ("?",))[0]
+            )
             challenge = {"WWW-Authenticate": "Bearer"}
             answer = PlainTextResponse("a bearer token is needed", 401, challenge)
         else:

@@ -44,8 +44,16 @@ def checked(*uids: str) -> tuple[str, ...]:
 
 
 def root_url(request: Request, configured: str | None) -> str:
-    """Return the address of the service as the client knows it, without a slash at its end."""
-    return configured or f"{request.url.scheme}://{request.url.netloc}{ROOT}"
+    """Return the address of the service as the client knows it, without a slash at its end.
+
+    Some clients leave our port out of the Host header (dicomweb-client does), so it is put there; behind a
+    proxy the settings say what the address is.
+    """
+    if configured is not None:
+        return configured
+    url, (_, port) = request.url, request.scope["server"]
+    host = url.netloc if url.port else f"{url.netloc}:{port}"
+    return f"{url.scheme}://{host}{ROOT}"
 
 
 def url_of(root: str, study: str, series: str = "", instance: str = "") -> str:

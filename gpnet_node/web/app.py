@@ -20,9 +20,7 @@ from gpnet_node.web_config import WebConfig
 log = get_logger(__name__)
 
 
-def build_app(
-    *, web: WebConfig, qido: Qido, wado: Wado, stow: Stow, is_well: Callable[[], None]
-) -> FastAPI:
+def build_app(*, web: WebConfig, qido: Qido, wado: Wado, stow: Stow, is_well: Callable[[], None]) -> FastAPI:
     """Put the services together. ``is_well`` raises StorageError where archive or database do not work.
 
     Raises ConfigurationError for a token file that cannot be used.

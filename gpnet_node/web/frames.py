@@ -126,7 +126,9 @@ def as_stored(pixels: PixelData, indices: Sequence[int]) -> Iterator[bytes]:
                     number_of_frames=pixels.number_of_frames,
                 )
         except UNREADABLE as exc:
-            raise UnreadableInstanceError(f"frame {index + 1} cannot be found ({type(exc).__name__})") from exc
+            raise UnreadableInstanceError(
+                f"frame {index + 1} cannot be found ({type(exc).__name__})"
+            ) from exc
         except OSError as exc:
             raise StorageError(f"archive: {exc.strerror}") from exc
 

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -57,7 +56,9 @@ def wishes(window: str | None, viewport: str | None, quality: str | None) -> Wis
 
 
 def _window(centre: str, width: str, function: str = "linear") -> Window:
-    known = next(it for it in _FUNCTIONS if it == function.lower()) if function.lower() in _FUNCTIONS else None
+    known = (
+        next(it for it in _FUNCTIONS if it == function.lower()) if function.lower() in _FUNCTIONS else None
+    )
     window = Window(centre=float(centre), width=float(width), function=known or "linear")
     if known is None or not (np.isfinite(window.centre) and 0 < window.width < np.inf):
         raise ValueError
@@ -108,7 +109,9 @@ def _values(header: Dataset, content: bytes, pixels: PixelData) -> NDArray[Any]:
     values = np.frombuffer(content, f"<{kind}{pixels.bits_allocated // 8}")
     if samples == 1:
         unused = pixels.bits_allocated - int(header.get("HighBit", pixels.bits_allocated - 1)) - 1
-        return ((values << unused) >> unused).reshape(rows, columns) if unused else values.reshape(rows, columns)
+        return (
+            ((values << unused) >> unused).reshape(rows, columns) if unused else values.reshape(rows, columns)
+        )
     if header.get("PlanarConfiguration") == 1 and not pixels.is_encapsulated:
         return np.moveaxis(values.reshape(samples, rows, columns), 0, -1)
     return values.reshape(rows, columns, samples)

@@ -85,9 +85,7 @@ class WebServer:
             listener.listen(_BACKLOG)
         except OSError as exc:
             listener.close()
-            raise StorageError(
-                f"cannot listen on {self._web.host}:{self._web.port}: {exc.strerror}"
-            ) from exc
+            raise StorageError(f"cannot listen on {self._web.host}:{self._web.port}: {exc.strerror}") from exc
         return listener
 
     def _is_alive(self) -> bool:

@@ -31,7 +31,8 @@ from gpnet_node.web.media import (
 )
 from gpnet_node.web.multipart import Part
 from gpnet_node.web.rendered import PICTURES, render, wishes
-from gpnet_node.web.whole import as_explicit_little_endian, as_stored as file_as_stored
+from gpnet_node.web.whole import as_explicit_little_endian
+from gpnet_node.web.whole import as_stored as file_as_stored
 
 _MAX_FRAMES = 10_000  # named in one request
 
@@ -102,9 +103,7 @@ class Wado:
         """Return what the path names. Raises HTTPException 400 and 404."""
         names = ("study", "series", "instance")
         uids = checked(*(request.path_params[name] for name in names if name in request.path_params))
-        held = self._catalogue.held(
-            study_uids=uids[:1], series_uids=uids[1:2], sop_instance_uids=uids[2:3]
-        )
+        held = self._catalogue.held(study_uids=uids[:1], series_uids=uids[1:2], sop_instance_uids=uids[2:3])
         if not held:
             raise HTTPException(404, "the archive holds nothing of this name")
         return held
