@@ -11,7 +11,8 @@
     │   ├── NotAVolumeError           the series is not one whole volume
     │   │   └── MissingSlicesError    ... because positions are missing
     │   ├── NotEligibleError          the gate says that it is not meant for GP-net (a normal end)
-    │   └── NoPallidumError           the localiser finds no globus pallidus inside the volume
+    │   ├── NoPallidumError           the localiser finds no globus pallidus inside the volume
+    │   └── QueryError                what is asked cannot be understood
     ├── PeerError                 the network or the peer
     │   ├── TransientPeerError        try again later
     │   └── PermanentPeerError        the peer will never take this
@@ -72,6 +73,10 @@ class NotEligibleError(InputError):
 
 class NoPallidumError(InputError):
     """No globus pallidus was found inside the volume, on one side at least."""
+
+
+class QueryError(InputError):
+    """A query or retrieval cannot be understood; the text names the attribute and never quotes its value."""
 
 
 class PeerError(GpnetError):

@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from io import BytesIO
+
+from pydicom import dcmread
 
 from gpnet_node import pipeline
 from gpnet_node.config import Configuration, RouteConfig
@@ -26,6 +29,7 @@ from gpnet_node.log import bound, get_logger
 from gpnet_node.pipeline import Results, Segmenter, WrittenObject
 from gpnet_node.results.identifiers import JobIdentity, content_digest
 from gpnet_node.store.archive import Archive
+from gpnet_node.store.header import attributes_of
 from gpnet_node.store.index import Index
 from gpnet_node.store.jobs import Jobs
 from gpnet_node.store.states import Job, JobState, Outcome, ResultObject
@@ -186,6 +190,8 @@ class Worker:
             sop_instance_uid=written.sop_instance_uid,
             path=kept.path,
             sha256=kept.sha256,
+            size_bytes=len(written.content),
+            attributes=attributes_of(dcmread(BytesIO(written.content), stop_before_pixels=True)),
         )
 
     # -- lease -----------------------------------------------------------------------------------------------

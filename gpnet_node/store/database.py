@@ -13,6 +13,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import (
+    JSON,
+    Boolean,
     Column,
     Connection,
     Dialect,
@@ -31,6 +33,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.types import TypeDecorator
 
 from gpnet_node.errors import ConfigurationError, StorageError
+from gpnet_node.store.attributes import Level, columns_of
+from gpnet_node.store.matching import matches, resembles
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30.0  # how long a statement waits for another process's transaction
@@ -177,6 +181,8 @@ results = Table(
     Column("sop_instance_uid", String, nullable=False, unique=True),
     Column("path", String, nullable=False),  # relative to the archive
     Column("sha256", String, nullable=False),  # of the file
+    Column("size_bytes", Integer),  # of the file
+    Column("attributes", JSON(none_as_null=True)),  # what the catalogue has of it once it may leave
 )
 
 outbox = Table(
@@ -195,6 +201,47 @@ outbox = Table(
     Column("comment", String, nullable=False),
     Index("outbox_by_debt", "job_uid", "kind", "peer", unique=True),
     Index("outbox_by_state", "state", "next_attempt_at"),
+)
+
+
+def _texts(*levels: Level) -> list[Column[str]]:
+    keys = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+    return [Column(name, String, nullable=False) for name in columns_of(*levels) if name not in keys]
+
+
+# What can be asked for: what was received, and results that may leave. Columns as ``store.attributes`` says.
+catalogue_studies = Table(
+    "catalogue_studies",
+    metadata,
+    Column("StudyInstanceUID", String, primary_key=True),
+    *_texts(Level.PATIENT, Level.STUDY),
+    Index("catalogue_studies_by_patient", "PatientID"),
+    Index("catalogue_studies_by_date", "StudyDate"),
+    Index("catalogue_studies_by_accession", "AccessionNumber"),
+)
+
+catalogue_series = Table(
+    "catalogue_series",
+    metadata,
+    Column("SeriesInstanceUID", String, primary_key=True),
+    Column("StudyInstanceUID", ForeignKey("catalogue_studies.StudyInstanceUID"), nullable=False),
+    *_texts(Level.SERIES),
+    Index("catalogue_series_by_study", "StudyInstanceUID", "Modality"),
+)
+
+catalogue_instances = Table(
+    "catalogue_instances",
+    metadata,
+    Column("SOPInstanceUID", String, primary_key=True),
+    Column("SeriesInstanceUID", ForeignKey("catalogue_series.SeriesInstanceUID"), nullable=False),
+    *_texts(Level.IMAGE),
+    Column("version", Integer, nullable=False),  # the newest; a result has one
+    Column("path", String, nullable=False),  # relative to the archive
+    Column("size_bytes", Integer, nullable=False),
+    Column("job_uid", ForeignKey("jobs.uid")),  # of a result
+    Column("whole", Boolean(create_constraint=False), nullable=False),  # or the header is still to be read
+    Index("catalogue_instances_by_series", "SeriesInstanceUID", "SOPClassUID"),
+    Index("catalogue_instances_by_job", "job_uid"),
 )
 
 
@@ -240,6 +287,8 @@ def open_engine(path: Path, *, make: bool = True) -> Engine:
 
 def _prepare(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # transactions begin where _begin says, not where the driver guesses
+    connection.create_function("dicom_matches", 3, matches, deterministic=True)
+    connection.create_function("dicom_resembles", 2, resembles, deterministic=True)
     for pragma in (f"journal_mode={journal_mode()[0]}", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 

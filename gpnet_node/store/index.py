@@ -22,6 +22,7 @@ from gpnet_node.store.database import (
     series_history,
     writing,
 )
+from gpnet_node.store.listing import Entry, entry_of, half_listed, list_received, list_whole
 from gpnet_node.store.states import (
     Arrival,
     AssociationOutcome,
@@ -92,6 +93,7 @@ class Index:
                 _extend(connection, series_uid, more, settled=settled)
             if new:
                 connection.execute(insert(instances), [_row(arrival) for arrival in new])
+                list_received(connection, [entry_of(arrival) for arrival in new])
             _link(connection, batch)
             return len(new)
 
@@ -118,6 +120,18 @@ class Index:
         """Return the path of every instance in the index, relative to the archive."""
         with reading(self._engine) as connection:
             return frozenset(Path(path) for path in connection.scalars(select(instances.c.path)))
+
+    # -- catalogue -------------------------------------------------------------------------------------------
+
+    def half_listed(self) -> tuple[Entry, ...]:
+        """Return what was received or written before the catalogue kept headers, to be read once more."""
+        with reading(self._engine) as connection:
+            return tuple(half_listed(connection))
+
+    def list_whole(self, entries: Sequence[Entry]) -> None:
+        """Note what the headers say; results are listed if they may leave."""
+        with writing(self._engine) as connection:
+            list_whole(connection, entries)
 
     # -- series ----------------------------------------------------------------------------------------------
 

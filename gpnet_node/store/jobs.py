@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, RowMapping, and_, func, insert, or_, 
 from gpnet_node.errors import StaleJobError, StorageError
 from gpnet_node.store.database import job_history, jobs, reading, results, series, writing
 from gpnet_node.store.debts import owe, owe_again
+from gpnet_node.store.listing import follow_job
 from gpnet_node.store.states import JOB_ARROWS, Job, JobEvent, JobState, Outcome, ResultObject
 
 
@@ -123,10 +124,10 @@ class Jobs:
                 "label_digest": outcome.label_digest,
                 **_NO_LEASE,
             }
-            job = move(connection, job, outcome.state, outcome.sentence, now=now, values=values)
             for result in outcome.results:
                 row = {**vars(result), "job_uid": job_uid, "path": result.path.as_posix()}
                 connection.execute(insert(results).values(row))
+            job = move(connection, job, outcome.state, outcome.sentence, now=now, values=values)
             owe(connection, job_uid, outcome.owed, now=now)
             return job
 
@@ -223,7 +224,7 @@ class Jobs:
         query = select(results).where(results.c.job_uid == job_uid).order_by(results.c.kind)
         with reading(self._engine) as connection:
             rows = connection.execute(query).mappings().all()
-        names = ("kind", "sop_class_uid", "sop_instance_uid", "sha256")
+        names = set(ResultObject.__dataclass_fields__) - {"path"}
         return tuple(ResultObject(path=Path(row["path"]), **{n: row[n] for n in names}) for row in rows)
 
 
@@ -241,6 +242,8 @@ def move(
 ) -> Job:
     """Move ``job`` from the state in which it was read to ``to``, with its history row.
 
+    Its results become or cease to be something that can be asked for.
+
     Raises StaleJobError if it is no longer in that state, ValueError if there is no such arrow.
     """
     if to not in JOB_ARROWS[job.state]:
@@ -250,6 +253,7 @@ def move(
     if connection.execute(update(jobs).where(same).values(change)).rowcount != 1:
         raise StaleJobError(f"job {job.uid} is no longer {job.state}")
     _tell(connection, job.uid, job.state, to, sentence, now=now)
+    follow_job(connection, job.uid, job.state, to)
     return Job(**{**vars(job), **change})
 
 

@@ -1,22 +1,25 @@
-"""Fills the index up from the archive, which is the truth for instances."""
+"""Fills index and catalogue up from the archive, which is the truth for instances."""
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import pydicom
 
 from gpnet_node.errors import UnreadableInstanceError
 from gpnet_node.store.archive import Archive
-from gpnet_node.store.header import TAGS, header_of
+from gpnet_node.store.header import TAGS, attributes_of, header_of
 from gpnet_node.store.index import Index
+from gpnet_node.store.listing import Entry
 from gpnet_node.store.states import Arrival
 from gpnet_node.store.versions import UNREADABLE, data_set_start
 
 _BATCH = 200
 _CHUNK_BYTES = 1 << 20
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +60,33 @@ def reindex(
         added += index.record([a for a in arrivals if a.received_at < old], settled=True)
         added += index.record([a for a in arrivals if a.received_at >= old])
         progress(added + len(unreadable), len(missing))
+    _complete_catalogue(archive, index)
     return Reindexed(found=len(found), added=added, unreadable=tuple(unreadable))
 
 
-def _batches(missing: list[tuple[int, Path]]) -> Iterator[list[tuple[int, Path]]]:
-    for first in range(0, len(missing), _BATCH):
-        yield missing[first : first + _BATCH]
+def _complete_catalogue(archive: Archive, index: Index) -> None:
+    """Read the headers that a database of an older version did not keep. A file that cannot be read stays as
+    it is listed, and a result as it is not.
+    """
+    for batch in _batches(index.half_listed()):
+        index.list_whole([entry for it in batch if (entry := _with_header(archive.root, it)) is not None])
+
+
+def _with_header(root: Path, half: Entry) -> Entry | None:
+    path = root / half.path
+    try:
+        data_set = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+        attributes = {**half.attributes, **attributes_of(data_set)}
+        return replace(
+            half, attributes=attributes, size_bytes=half.size_bytes or path.stat().st_size, whole=True
+        )
+    except (OSError, *UNREADABLE):
+        return None
+
+
+def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for first in range(0, len(items), _BATCH):
+        yield items[first : first + _BATCH]
 
 
 def _arrival(root: Path, path: Path, version: int) -> Arrival:

@@ -1,7 +1,7 @@
 """What the database keeps: states, the arrows between them, and rows as values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -122,13 +122,19 @@ class JobEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class ResultObject:
-    """One object that a job wrote. ``path`` is relative to the archive, ``sha256`` is the file's."""
+    """One object that a job wrote. ``path`` is relative to the archive, ``sha256`` is the file's.
+
+    ``attributes``: what the catalogue has of it, by keyword (``store.header.attributes_of``); None where that
+    was not noted: the next ``reindex`` reads it from the file.
+    """
 
     kind: str
     sop_class_uid: str
     sop_instance_uid: str
     path: Path
     sha256: str
+    size_bytes: int | None = None  # of the file
+    attributes: Mapping[str, str] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +193,7 @@ class Header:
     number_of_frames: int | None = None  # None for a classic image
     concatenation_uid: str | None = None
     in_concatenation_total: int | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict, hash=False)  # for the catalogue, by keyword
 
 
 @dataclass(frozen=True, kw_only=True)
