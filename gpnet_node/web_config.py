@@ -83,7 +83,7 @@ class WebConfig(BaseModel):
         return self.model_copy(update=found)
 
     def faults(self) -> Iterator[tuple[str, str]]:
-        """Yield (key, sentence) for each file that is not there, or that others can read though it is secret."""
+        """Yield (key, sentence) for each file that is not there, or is secret and open to others."""
         for name in _FILES if self.enabled else ():
             path: Path | None = getattr(self, name)
             if path is None:

@@ -44,7 +44,7 @@ class Codecs:
             self._child = None
 
     def frames(self, path: Path, syntax: UID, indices: Sequence[int]) -> Iterator[NDArray[np.integer]]:
-        """Decode frames (counted from 0) of one file, one at a time. Raises one of DECODE_FAILURES, OSError."""
+        """Decode frames (counted from 0) of one file, one at a time. Raises DECODE_FAILURES, OSError."""
         return (self._frames_apart if only_gdcm_decodes(syntax) else decode)(path, syntax, indices)
 
     def _frames_apart(self, path: Path, syntax: UID, indices: Sequence[int]) -> Iterator[NDArray[np.integer]]:

@@ -28,7 +28,7 @@ _REMEMBERED_FILES = 2048  # of a few hundred bytes each; files of the archive ne
 
 @dataclass(frozen=True, kw_only=True)
 class PixelData:
-    """Where the pixel data of one file lies, and how. ``offset``: of the value; None inside a deflated set."""
+    """Where the pixel data of one file lies, and how. ``offset``: of the value; None if deflated."""
 
     path: Path
     transfer_syntax: UID
@@ -136,8 +136,8 @@ def as_stored(pixels: PixelData, indices: Sequence[int]) -> Iterator[bytes]:
 def decoded(pixels: PixelData, indices: Sequence[int]) -> Iterator[bytes]:
     """Yield the values of each frame as in Explicit VR Little Endian, in the order asked for.
 
-    A frame of single bits begins at the first bit of its first byte, wherever it lies in the file, and its last
-    byte is filled up with zeros. Raises UnreadableInstanceError, StorageError.
+    A frame of single bits begins at the first bit of its first byte, wherever it lies in the file, and its
+    last byte is filled up with zeros. Raises UnreadableInstanceError, StorageError.
     """
     if pixels.is_encapsulated or pixels.offset is None:
         yield from _by_codec(pixels, indices)
@@ -164,7 +164,7 @@ def _native(pixels: PixelData, index: int) -> bytes:
 
 
 def _aligned(content: bytes, skipped_bits: int, bits: int) -> bytes:
-    """Shift single bits so that they begin with the first byte; the first pixel is its lowest bit (PS3.5 D)."""
+    """Shift single bits so that they begin with the first byte, in its lowest bit (PS3.5 D)."""
     if skipped_bits == 0 and bits % 8 == 0:
         return content
     unpacked = np.unpackbits(np.frombuffer(content, np.uint8), bitorder="little")

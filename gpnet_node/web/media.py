@@ -107,7 +107,7 @@ def in_parts(ranges: Sequence[MediaRange], media_type: str) -> bool:
 
 
 def instance_syntax(ranges: Sequence[MediaRange], stored: UID) -> UID:
-    """Return the transfer syntax in which an instance is sent: as stored where that is accepted, else decoded.
+    """Return the transfer syntax of an instance to be sent: as stored where that is accepted, else decoded.
 
     Where none is stated, Explicit VR Little Endian is meant (PS3.18 8.7.3.1). Raises HTTPException 406.
     """

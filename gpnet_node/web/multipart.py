@@ -1,4 +1,4 @@
-"""multipart/related (RFC 2387, PS3.18 8.6.1.2): read as it comes in, with bounds, and written part by part."""
+"""multipart/related (RFC 2387, PS3.18 8.6.1.2): read as it comes in, within bounds, and written by parts."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping

@@ -123,7 +123,7 @@ class Qido:
                 identifier.add(element)
         unknown = self._catalogue.unsupported(level, identifier)
         for keyword in _returned(level, request, query.getlist("includefield")):
-            if tag_for_keyword(keyword) not in identifier:
+            if keyword not in identifier:
                 identifier.add(_key(keyword, ""))
         return _Search(
             level=level,
@@ -143,7 +143,7 @@ def next_of(found: Iterator[Dataset]) -> Iterator[Dataset]:
 
 
 def _returned(level: Level, request: Request, include: list[str]) -> list[str]:
-    """Return the keywords that are answered: of this level, of upper ones that the path leaves open, and more."""
+    """Return the keywords to answer: of this level, of upper ones that the path leaves open, and more."""
     keywords = list(_RETURNED[level])
     if level is not Level.STUDY and "study" not in request.path_params:
         keywords += _RETURNED[Level.STUDY]
@@ -160,7 +160,7 @@ def _returned(level: Level, request: Request, include: list[str]) -> list[str]:
 
 
 def _keyword(name: str) -> str:
-    """Return the keyword of an attribute that is named by keyword or tag; empty for what is not ours to know."""
+    """Return the keyword of an attribute that is named by keyword or tag; empty if it has none."""
     return _key(name, "").keyword
 
 

@@ -1,7 +1,7 @@
-"""A frame as a picture for people: rescaled, windowed, PNG or JPEG (PS3.18 8.3.5, PS3.3 C.11.1 and C.11.2)."""
+"""A frame as a picture for people: rescaled, windowed, PNG or JPEG (PS3.18 8.3.5, PS3.3 C.11.1, C.11.2)."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from fastapi import HTTPException
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.pixels import apply_color_lut
+from pydicom.pixels.processing import apply_color_lut
 
 from gpnet_node.errors import UnreadableInstanceError
 from gpnet_node.store.versions import UNREADABLE
@@ -18,7 +18,11 @@ from gpnet_node.web.frames import PixelData, decoded
 
 PICTURES = ("image/jpeg", "image/png")  # JPEG is the default of the standard (Table 8.7.4-1)
 Function = Literal["linear", "linear-exact", "sigmoid"]
-_FUNCTIONS: tuple[Function, ...] = ("linear", "linear-exact", "sigmoid")
+_FUNCTIONS: Mapping[str, Function] = {
+    "linear": "linear",
+    "linear-exact": "linear-exact",
+    "sigmoid": "sigmoid",
+}
 _MAX_SIDE = 8192
 
 
@@ -48,7 +52,7 @@ def wishes(window: str | None, viewport: str | None, quality: str | None) -> Wis
             viewport=None if viewport is None else _viewport(*viewport.split(",")),
             quality=90 if quality is None else int(quality),
         )
-    except (TypeError, ValueError) as exc:
+    except (KeyError, TypeError, ValueError) as exc:
         raise HTTPException(400, "window, viewport or quality is not as PS3.18 8.3.5.1 says") from exc
     if not 1 <= wanted.quality <= 100:
         raise HTTPException(400, "quality is a number from 1 to 100")
@@ -56,11 +60,8 @@ def wishes(window: str | None, viewport: str | None, quality: str | None) -> Wis
 
 
 def _window(centre: str, width: str, function: str = "linear") -> Window:
-    known = (
-        next(it for it in _FUNCTIONS if it == function.lower()) if function.lower() in _FUNCTIONS else None
-    )
-    window = Window(centre=float(centre), width=float(width), function=known or "linear")
-    if known is None or not (np.isfinite(window.centre) and 0 < window.width < np.inf):
+    window = Window(centre=float(centre), width=float(width), function=_FUNCTIONS[function.lower()])
+    if not (np.isfinite(window.centre) and 0 < window.width < np.inf):
         raise ValueError
     return window
 
@@ -134,7 +135,7 @@ def _own_window(header: Dataset, index: int, values: NDArray[np.float64]) -> Win
     width = _number(header, index, "WindowWidth", 0.0)
     function = str(header.get("VOILUTFunction") or "LINEAR").lower().replace("_", "-")
     if width > 0:
-        known = next((it for it in _FUNCTIONS if it == function), "linear")
+        known = _FUNCTIONS.get(function, "linear")
         return Window(centre=_number(header, index, "WindowCenter", 0.0), width=width, function=known)
     low, high = float(values.min()), float(values.max())
     return Window(centre=(low + high) / 2, width=max(high - low, 1e-6), function="linear-exact")

@@ -44,7 +44,7 @@ class WebServer:
         self._thread: threading.Thread | None = None
 
     def start(self) -> int:
-        """Listen, and return the port. Raises StorageError if the address cannot be had, ConfigurationError."""
+        """Listen, and return the port. Raises StorageError, ConfigurationError."""
         tls = server_tls(self._web)
         listener = self._listener()
         config = uvicorn.Config(

@@ -1,4 +1,4 @@
-"""What becomes of the parts of one STOW-RS request: each is made safe, and counted, by itself (PS3.18 I.2)."""
+"""What becomes of the parts of one STOW-RS request: each is made safe and counted by itself (PS3.18 I.2)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -87,7 +87,7 @@ class StowIntake:
     def begin(self, headers: Mapping[str, str]) -> None:
         """A part begins."""
         self._open = _Open()
-        media_type, given = parameters(headers.get("content-type", DICOM))
+        media_type, _ = parameters(headers.get("content-type", DICOM))
         if media_type != DICOM:
             self._open.fault = UnreadableInstanceError(f"the part is not {DICOM}")
 

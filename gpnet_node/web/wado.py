@@ -83,7 +83,7 @@ class Wado:
         return multipart(self._parts(chosen), DICOM)
 
     def _parts(self, chosen: Sequence[tuple[Held, UID]]) -> Iterator[Part]:
-        """One that cannot be decoded goes as it is stored, and says so, rather than that the others do not go."""
+        """One that cannot be decoded goes as it is stored, and says so: the others go in any case."""
         for it, syntax in chosen:
             try:
                 yield self._part(it, syntax)
