@@ -27,6 +27,7 @@ PACKAGES = {
     "/usr/bin/echoscu": "dcmtk",
     "/usr/sbin/Orthanc": "orthanc",
     "/usr/bin/dcm2niix": "dcm2niix",
+    "/usr/bin/openssl": "openssl",
 }
 
 

@@ -10,7 +10,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gpnet_node.errors import StorageError, UnreadableInstanceError
 from gpnet_node.store.versions import UNREADABLE
-from gpnet_node.web.frames import PixelData, decoded, locate
+from gpnet_node.web.pixel_data import PixelData, decoded, locate
 
 _PATH = re.compile(r"[0-9A-F]{8}(?:\.[1-9][0-9]{0,8}\.[0-9A-F]{8}){0,16}")
 _PIXEL_DATA = ("7FE00008", "7FE00009", "7FE00010")

@@ -14,7 +14,7 @@ from pydicom.pixels.processing import apply_color_lut
 
 from gpnet_node.errors import UnreadableInstanceError
 from gpnet_node.store.versions import UNREADABLE
-from gpnet_node.web.frames import PixelData, decoded
+from gpnet_node.web.pixel_data import PixelData, decoded
 
 PICTURES = ("image/jpeg", "image/png")  # JPEG is the default of the standard (Table 8.7.4-1)
 Function = Literal["linear", "linear-exact", "sigmoid"]

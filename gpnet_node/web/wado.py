@@ -16,7 +16,6 @@ from gpnet_node.store.catalogue import Catalogue, Held
 from gpnet_node.store.versions import UNREADABLE
 from gpnet_node.web.answers import HEADERS, checked, in_pieces, multipart, root_url, url_of
 from gpnet_node.web.bulk import bulk_of
-from gpnet_node.web.frames import as_stored, decoded, locate
 from gpnet_node.web.json_model import as_json
 from gpnet_node.web.media import (
     DICOM,
@@ -30,6 +29,7 @@ from gpnet_node.web.media import (
     instance_syntax,
 )
 from gpnet_node.web.multipart import Part
+from gpnet_node.web.pixel_data import as_stored, decoded, locate
 from gpnet_node.web.rendered import PICTURES, render, wishes
 from gpnet_node.web.whole import as_explicit_little_endian
 from gpnet_node.web.whole import as_stored as file_as_stored

@@ -10,7 +10,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from gpnet_node.errors import StorageError, UnreadableInstanceError
 from gpnet_node.store.versions import UNREADABLE
-from gpnet_node.web.frames import decoded, locate
+from gpnet_node.web.pixel_data import decoded, locate
 
 _CHUNK_BYTES = 1 << 18
 _PIXELS = ("FloatPixelData", "DoubleFloatPixelData", "PixelData")
