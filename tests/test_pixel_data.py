@@ -69,9 +69,8 @@ def test_frames_of_single_bits_are_right_though_they_begin_within_a_byte(
 
 def test_others_segmentations_are_read_frame_by_frame_as_pydicom_reads_them(shared_data: Path) -> None:
     read = 0
-    for path in sorted((shared_data / "dicom").glob("*/**/*seg*.dcm")) + [
-        *(shared_data / "dicom" / "dcmqi").rglob("*.dcm")
-    ]:
+    folders = [shared_data / "dicom" / name for name in ("highdicom", "dcmqi")]
+    for path in (path for folder in folders for path in sorted(folder.rglob("*.dcm"))):
         data_set = dcmread(path)
         if data_set.SOPClassUID.name != "Segmentation Storage" or data_set.BitsAllocated != 1:
             continue

@@ -104,7 +104,10 @@ def ask(
 
 @contextlib.contextmanager
 def web_service(
-    folder: Path, *paths: Path, node: Mapping[str, object] | None = None, **web: Any
+    folder: Path,
+    *paths: Path,
+    node: Mapping[str, object] | None = None,
+    **web: Any,  # noqa: ANN401  # as many types as [web] has
 ) -> Iterator[Web]:
     """Serve ``paths`` for the length of the block; ``web`` are the settings of [web], ``node`` others'."""
     archive, engine = new_archive(folder), new_database(folder)

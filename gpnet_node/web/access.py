@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gpnet_node.errors import ConfigurationError
 from gpnet_node.log import get_logger
@@ -73,6 +73,8 @@ class Gate:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "POST":
+            send = _hanging_up(send)
         headers = Headers(scope=scope)
         if self._hosts is not None and not _names(f"http://{headers.get('host', '')}") <= self._hosts:
             answer = PlainTextResponse("this node speaks to its own machine only", 421)
@@ -92,6 +94,17 @@ class Gate:
         shown = hashlib.sha256(token.strip().encode()).digest()
         matches = [hmac.compare_digest(shown, known) for known in self._tokens]  # all of them, every time
         return scheme.lower() == "bearer" and any(matches)
+
+
+def _hanging_up(send: Send) -> Send:
+    """Close the connection behind a refusal: the rest of what is refused may be endless."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] >= 400:
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return sending
 
 
 def _names(url: str | None) -> frozenset[str]:
