@@ -135,9 +135,18 @@ class PeerConfig(_Frozen):
     host: str | None = None
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     may_store: bool = False  # may send instances to us
+    may_query: bool = False  # may ask what we hold (C-FIND)
+    may_retrieve: bool = (
+        False  # may fetch it (C-GET), or have it sent to any peer with host and port (C-MOVE)
+    )
     accept_other_classes: bool = False  # keep its SR, secondary captures, raw data and the like
     hosts: tuple[str, ...] = ()  # IP addresses it may call from; empty means any
     objects: tuple[Literal["seg", "sr"], ...] = ("seg", "sr")  # which results it is sent
+
+    @property
+    def may_call(self) -> bool:
+        """Whether it may do more than verify the connection (C-ECHO)."""
+        return self.may_store or self.may_query or self.may_retrieve
 
     @property
     def is_destination(self) -> bool:
@@ -243,17 +252,21 @@ class Configuration(_Frozen):
         """Return the route of that name. Raises ConfigurationError."""
         return _named(name, "route", self.routes)
 
-    def sender(self, ae_title: str) -> PeerConfig | None:
-        """Return the peer that may store to us under this calling AE title, or None: it is unknown here."""
-        return next((p for p in self.peers if p.may_store and p.ae_title == ae_title.strip()), None)
+    def caller(self, ae_title: str) -> PeerConfig | None:
+        """Return the peer that has rights here under this calling AE title, or None: there is none."""
+        return next((p for p in self.peers if p.may_call and p.ae_title == ae_title.strip()), None)
+
+    def destination(self, ae_title: str) -> PeerConfig | None:
+        """Return the peer that objects can be sent to under this AE title, or None: there is none."""
+        return next((p for p in self.peers if p.is_destination and p.ae_title == ae_title.strip()), None)
 
     def faults(self) -> Iterator[tuple[str, KeyPath, str]]:
         """Yield (file, key, sentence) for each name that is used twice or that nothing bears."""
         for key, sentence in self.node.web.faults():
             yield NODE_FILE, ("web", key), sentence
         yield from _repeated(PEERS_FILE, "peer", "name", dict(enumerate(p.name for p in self.peers)))
-        senders = {index: p.ae_title for index, p in enumerate(self.peers) if p.may_store}
-        yield from _repeated(PEERS_FILE, "peer", "ae_title", senders)
+        callers = {index: p.ae_title for index, p in enumerate(self.peers) if p.may_call}
+        yield from _repeated(PEERS_FILE, "peer", "ae_title", callers)
         yield from _repeated(ROUTES_FILE, "route", "name", dict(enumerate(r.name for r in self.routes)))
         reachable = {p.name for p in self.peers if p.is_destination}
         for index, route in enumerate(self.routes):

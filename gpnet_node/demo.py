@@ -126,6 +126,7 @@ def _pacs(root: Path) -> Iterator[tuple[Index, int]]:
         configuration=parts.configuration,
         archive=parts.archive,
         index=parts.index,
+        catalogue=parts.catalogue,
         clock=now,
         owner=parts.owner,
     )

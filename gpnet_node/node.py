@@ -28,6 +28,7 @@ from gpnet_node.log import get_logger
 from gpnet_node.pipeline import Segmenter
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.backup import back_up
+from gpnet_node.store.catalogue import Catalogue
 from gpnet_node.store.database import journal_in_use, journal_mode, open_engine, require_current, upgrade
 from gpnet_node.store.index import Index
 from gpnet_node.store.jobs import Jobs
@@ -66,6 +67,7 @@ class Parts:
     engine: Engine
     archive: Archive
     index: Index
+    catalogue: Catalogue
     jobs: Jobs
     outbox: Outbox
     owner: str
@@ -105,6 +107,7 @@ def _parts(configuration: Configuration, engine: Engine, owner: str) -> Parts:
         engine=engine,
         archive=Archive(node.archive),
         index=Index(engine),
+        catalogue=Catalogue(engine),
         jobs=Jobs(
             engine,
             new_uid=lambda: f"2.25.{uuid4().int}",
@@ -187,6 +190,7 @@ def _receive(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None
         configuration=parts.configuration,
         archive=parts.archive,
         index=parts.index,
+        catalogue=parts.catalogue,
         clock=now,
         owner=parts.owner,
     )

@@ -25,6 +25,9 @@ PACKAGES = {
     "/usr/bin/storescu": "dcmtk",
     "/usr/bin/storescp": "dcmtk",
     "/usr/bin/echoscu": "dcmtk",
+    "/usr/bin/findscu": "dcmtk",
+    "/usr/bin/movescu": "dcmtk",
+    "/usr/bin/getscu": "dcmtk",
     "/usr/sbin/Orthanc": "orthanc",
     "/usr/bin/dcm2niix": "dcm2niix",
     "/usr/bin/openssl": "openssl",
@@ -138,6 +141,23 @@ def echoscu(
     command = [program("/usr/bin/echoscu"), "-v", "-aet", calling, "-aec", called, "127.0.0.1", str(port)]
     return subprocess.run(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False
+    )
+
+
+def queryscu(
+    name: str, port: int, *options: str, keys: Sequence[str], calling: str = "STATION", called: str = "GPNET"
+) -> subprocess.CompletedProcess[str]:
+    """Ask with DCMTK's findscu, movescu or getscu; keys are as ``PatientName=*a*``, or without a value."""
+    command = [program(f"/usr/bin/{name}"), "-d", "-aet", calling, "-aec", called, *options]
+    asked = [word for key in keys for word in ("-k", key)]
+    return subprocess.run(
+        [*command, *asked, "127.0.0.1", str(port)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
+        check=False,
+        errors="replace",
     )
 
 

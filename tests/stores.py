@@ -113,11 +113,22 @@ def running_job(engine: Engine, jobs: Jobs, *, owner: str = "worker", series: st
 
 
 def result(job: Job, kind: str = "seg") -> ResultObject:
-    """Make up an object that a job wrote."""
+    """Make up an object that a job wrote, in a series of its own."""
+    uid = f"2.25.{sum(f'{job.uid}{kind}'.encode())}"
+    sop_class = "1.2.840.10008.5.1.4.1.1.66.4"
+    attributes = {
+        "StudyInstanceUID": "1",
+        "SeriesInstanceUID": f"{uid}.1",
+        "SOPInstanceUID": uid,
+        "SOPClassUID": sop_class,
+        "Modality": kind.upper(),
+    }
     return ResultObject(
         kind=kind,
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.66.4",
-        sop_instance_uid=f"2.25.{sum(f'{job.uid}{kind}'.encode())}",
+        sop_class_uid=sop_class,
+        sop_instance_uid=uid,
+        size_bytes=1000,
+        attributes=attributes,
         path=Path("results", job.uid, f"{kind}.dcm"),
         sha256="0" * 64,
     )

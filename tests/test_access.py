@@ -142,12 +142,13 @@ def test_only_clients_with_a_certificate_of_the_authority_are_answered(tmp_path:
     certificate(tmp_path, "authority")
     certificate(tmp_path, "viewer", signed_by="authority")
     certificate(tmp_path, "stranger")
-    tls = {
-        "tls_certificate": certificate(tmp_path, "server"),
-        "tls_key": tmp_path / "server.key",
-        "client_ca": tmp_path / "authority.pem",
-    }
-    with web_service(tmp_path, **tls) as web:
+    certificate(tmp_path, "server")
+    with web_service(
+        tmp_path,
+        tls_certificate=tmp_path / "server.pem",
+        tls_key=tmp_path / "server.key",
+        client_ca=tmp_path / "authority.pem",
+    ) as web:
         assert https(web, tmp_path, client="viewer") == 200
         for client in (None, "stranger"):
             with pytest.raises((ssl.SSLError, urllib.error.URLError, ConnectionError)):

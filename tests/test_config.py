@@ -234,8 +234,8 @@ def test_a_sender_is_found_by_its_calling_ae_title_and_only_with_the_right_to_st
     pacs = PeerConfig(name="pacs", ae_title="PACS", host="localhost", port=104)
     configuration = Configuration(node=NodeConfig(archive=tmp_path), peers=(pacs, scanner))
 
-    assert configuration.sender("MR ") == scanner
-    assert configuration.sender("PACS") is None
+    assert configuration.caller("MR ") == scanner
+    assert configuration.caller("PACS") is None
 
 
 def test_asking_for_a_peer_or_route_that_is_not_there_says_so(tmp_path: Path) -> None:

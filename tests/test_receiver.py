@@ -37,6 +37,7 @@ from gpnet_node.config import Configuration, NodeConfig, PeerConfig
 from gpnet_node.dimse.receiver import Receiver
 from gpnet_node.errors import StorageError
 from gpnet_node.store.archive import Archive
+from gpnet_node.store.catalogue import Catalogue
 from gpnet_node.store.database import associations, open_engine, reading, upgrade
 from gpnet_node.store.index import Index
 from gpnet_node.store.states import Instance
@@ -98,6 +99,7 @@ def receiving(
         configuration=configuration,
         archive=archive,
         index=index,
+        catalogue=Catalogue(engine),
         clock=clock,
         owner="test",
     )

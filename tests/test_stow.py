@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.uid import UID
 
-from gpnet_node.store import archive as archive_module
 from tests.factories import mr_series, rewrite, uid_of
 from tests.peers import data_set_bytes, wait_until
 from tests.web import STOW_HEADERS, Answer, Web, stow_body, web_service
@@ -71,7 +71,7 @@ def test_a_file_is_synchronised_before_the_answer(tmp_path: Path, monkeypatch: p
         def fail(descriptor: int) -> None:
             raise OSError(5, "Input/output error")
 
-        monkeypatch.setattr(archive_module.os, "fsync", fail)
+        monkeypatch.setattr("gpnet_node.store.archive.os.fsync", fail)
         answer = store(web, path.read_bytes())
         monkeypatch.undo()
 
@@ -88,10 +88,10 @@ def test_each_instance_is_judged_by_itself_with_the_reasons_of_the_standard(tmp_
         slices=5,
         StudyInstanceUID=lambda index: "1.2.3" if index != 1 else "1.2.4",
         PixelData=None,
-        **{"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"},
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.7",
     )
     mismatched = dcmread(other_uid)
-    mismatched.file_meta.MediaStorageSOPInstanceUID = "1.2.3.99"
+    mismatched.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3.99")
     buffer = io.BytesIO()
     dcmwrite(buffer, mismatched)
     rewrite(empty, SOPClassUID="1.2.840.10008.5.1.4.1.1.4")

@@ -1,29 +1,68 @@
 """Which SOP classes and transfer syntaxes a peer is offered (PS3.8 7.1.1.13)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
-from pydicom.uid import UID, Comprehensive3DSRStorage, SegmentationStorage
+from pydicom.uid import (
+    UID,
+    Comprehensive3DSRStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    SegmentationStorage,
+)
 from pynetdicom import AllStoragePresentationContexts, build_context
+from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import Verification, register_uid, uid_to_service_class  # type: ignore[attr-defined]
 
 from gpnet_node.config import PeerConfig
 from gpnet_node.intake.keeping import IMAGE_CLASSES, TRANSFER_SYNTAXES
+from gpnet_node.store.attributes import Level
 
 RESULT_CLASSES = (SegmentationStorage, Comprehensive3DSRStorage)
 
+# What pixels are decoded to for a peer that does not take them as they are stored.
+DECODED_SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryModel:
+    """A query/retrieve SOP class: its information model's levels, highest first, and its service."""
+
+    levels: tuple[Level, ...]
+    request: type[C_FIND] | type[C_MOVE] | type[C_GET]
+
+
+_STUDY_ROOT = (Level.STUDY, Level.SERIES, Level.IMAGE)
+QUERY_MODELS: Mapping[str, QueryModel] = MappingProxyType(
+    {
+        "1.2.840.10008.5.1.4.1.2.1.1": QueryModel(levels=tuple(Level), request=C_FIND),
+        "1.2.840.10008.5.1.4.1.2.1.2": QueryModel(levels=tuple(Level), request=C_MOVE),
+        "1.2.840.10008.5.1.4.1.2.1.3": QueryModel(levels=tuple(Level), request=C_GET),
+        "1.2.840.10008.5.1.4.1.2.2.1": QueryModel(levels=_STUDY_ROOT, request=C_FIND),
+        "1.2.840.10008.5.1.4.1.2.2.2": QueryModel(levels=_STUDY_ROOT, request=C_MOVE),
+        "1.2.840.10008.5.1.4.1.2.2.3": QueryModel(levels=_STUDY_ROOT, request=C_GET),
+    }
+)  # PS3.4 C.6.1.3, C.6.2.3
 _DICOM_ROOT = "1.2.840.10008."  # public classes; consoles send raw data under roots of their own
 _MAX_PRIVATE_CLASSES = 128  # as many as one association can propose
 
 
-def supported_contexts(peer: PeerConfig, proposed: Iterable[str]) -> list[PresentationContext]:
+def supported_contexts(
+    peer: PeerConfig, proposed: Iterable[str], *, taken: Iterable[str] = ()
+) -> list[PresentationContext]:
     """Return what ``peer`` may use of the abstract syntaxes that it proposes, besides C-ECHO.
+
+    ``taken``: the classes for which it proposes to be the SCP, so that it is sent them in answer to a C-GET
+    (PS3.4 C.5.3, PS3.7 D.3.3.4).
 
     A class or syntax left out here is refused during negotiation with the result of its own: 3, abstract
     syntax not supported, or 4, transfer syntaxes not supported (PS3.8 9.3.3.2).
     """
     classes: set[str] = set()
+    fetched = set(taken) & set(proposed) if peer.may_retrieve else set()
     if peer.may_store:
         classes |= {*IMAGE_CLASSES, *RESULT_CLASSES}
         if peer.accept_other_classes:
@@ -31,8 +70,23 @@ def supported_contexts(peer: PeerConfig, proposed: Iterable[str]) -> list[Presen
             _register_storage(private)
             classes |= {str(context.abstract_syntax) for context in AllStoragePresentationContexts}
             classes |= set(private)
-    contexts = [build_context(UID(uid), list(TRANSFER_SYNTAXES)) for uid in sorted(classes)]
-    return [build_context(Verification), *contexts]
+    _register_storage(uid for uid in fetched if not uid.startswith(_DICOM_ROOT))
+    fetched = {uid for uid in fetched if issubclass(uid_to_service_class(uid), StorageServiceClass)}
+    contexts = [build_context(UID(uid), list(TRANSFER_SYNTAXES)) for uid in sorted(classes | fetched)]
+    for context in contexts:
+        uid = str(context.abstract_syntax)
+        if uid in fetched:
+            context.scu_role, context.scp_role = uid in classes, True
+    return [build_context(Verification), *_query_contexts(peer), *contexts]
+
+
+def _query_contexts(peer: PeerConfig) -> list[PresentationContext]:
+    allowed = {C_FIND: peer.may_query, C_MOVE: peer.may_retrieve, C_GET: peer.may_retrieve}
+    return [
+        build_context(UID(uid), [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+        for uid, model in QUERY_MODELS.items()
+        if allowed[model.request]
+    ]
 
 
 def _register_storage(private_classes: Iterable[str]) -> None:

@@ -1,4 +1,7 @@
-"""C-ECHO and C-STORE SCP: decides who may store what; success is answered for what is safe (PS3.4 A, B)."""
+"""The node's SCPs in one server: C-ECHO, C-STORE and, in ``query``, C-FIND, C-MOVE and C-GET (PS3.4 A, B, C).
+
+It decides who may do what. Success is answered to a C-STORE for what is safe.
+"""
 
 import threading
 import time
@@ -19,12 +22,14 @@ from pynetdicom.transport import ThreadedAssociationServer
 from gpnet_node.config import Configuration, PeerConfig
 from gpnet_node.dimse import indexer
 from gpnet_node.dimse.contexts import supported_contexts
+from gpnet_node.dimse.query import QueryRetrieve, agreed
 from gpnet_node.dimse.transport import SpoolingDimse, request_handler
 from gpnet_node.errors import MismatchedInstanceError, StorageError, UnreadableInstanceError
 from gpnet_node.intake.keeping import Announced, keep, preamble
 from gpnet_node.intake.spool import Spool
 from gpnet_node.log import get_logger
 from gpnet_node.store.archive import Archive
+from gpnet_node.store.catalogue import Catalogue
 from gpnet_node.store.index import Index
 from gpnet_node.store.states import AssociationOutcome
 
@@ -64,7 +69,7 @@ class _Visit:
 
 
 class Receiver:
-    """Listens, and keeps what peers with the right to store send.
+    """Listens, keeps what peers with the right to store send, and answers those with the right to ask.
 
     ``clock`` gives the time with its zone; ``owner`` names this process in the index.
     """
@@ -75,6 +80,7 @@ class Receiver:
         configuration: Configuration,
         archive: Archive,
         index: Index,
+        catalogue: Catalogue,
         clock: Callable[[], datetime],
         owner: str,
     ) -> None:
@@ -82,6 +88,7 @@ class Receiver:
         self._node = configuration.node
         self._archive = archive
         self._clock = clock
+        self._queries = QueryRetrieve(configuration=configuration, catalogue=catalogue, archive=archive)
         self._indexer = indexer.Indexer(index, owner=owner)
         self._visits: dict[Association, _Visit] = {}
         self._lock = threading.Lock()
@@ -93,6 +100,7 @@ class Receiver:
     def start(self) -> int:
         """Listen, and return the port. Raises StorageError if the address cannot be had."""
         _config.LOG_HANDLER_LEVEL = "none"  # pynetdicom's log lines quote identifiers
+        _config.STORE_SEND_CHUNKED_DATASET = True  # what a C-GET sends goes out as it lies on the disk
         ae = AE(ae_title=self._node.ae_title)
         ae.maximum_pdu_size = self._node.max_pdu
         ae.maximum_associations = self._node.max_associations
@@ -108,11 +116,12 @@ class Receiver:
                     (evt.EVT_REQUESTED, self._on_requested),
                     (evt.EVT_ACCEPTED, self._on_accepted),
                     (evt.EVT_C_STORE, self._on_store),
+                    (evt.EVT_SOP_EXTENDED, lambda event: agreed(event.app_info)),
                     (evt.EVT_RELEASED, self._on_ended, [AssociationOutcome.RELEASED]),
                     (evt.EVT_ABORTED, self._on_ended, [AssociationOutcome.ABORTED]),
                 ],
                 server_class=ThreadedAssociationServer,
-                request_handler=request_handler(self._open_spool),
+                request_handler=request_handler(self._open_spool, self._queries.serve),
             )
         except OSError as exc:
             raise StorageError(f"cannot listen on {address[0]}:{address[1]}: {exc.strerror}") from exc
@@ -192,11 +201,13 @@ class Receiver:
             association.kill()
             return
         proposed = [str(context.abstract_syntax) for context in request.presentation_context_definition_list]
-        association.acceptor.supported_contexts = supported_contexts(peer, proposed)
+        roles = association.requestor.role_selection
+        taken = [str(uid) for uid, item in roles.items() if item.scp_role]
+        association.acceptor.supported_contexts = supported_contexts(peer, proposed, taken=taken)
 
     def _peer(self, calling_ae: str) -> PeerConfig | None:
         known = (peer for peer in self._configuration.peers if peer.ae_title == calling_ae)
-        return self._configuration.sender(calling_ae) or next(known, None)
+        return self._configuration.caller(calling_ae) or next(known, None)
 
     def _rejection(self, peer: PeerConfig | None, called: str, host: str) -> _Rejection | None:
         if called != self._node.ae_title:

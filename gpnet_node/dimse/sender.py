@@ -72,7 +72,7 @@ def send(peer: PeerConfig, paths: Sequence[Path], *, node: NodeConfig) -> Iterat
         yield from (it for it in read if isinstance(it, Outcome))
         return
     try:
-        association = _associate(peer, _contexts(items), node)
+        association = associate(peer, _contexts(items), node)
     except (TransientPeerError, PermanentPeerError) as exc:
         verdict = Verdict.TRANSIENT if isinstance(exc, TransientPeerError) else Verdict.PERMANENT
         yield from (it if isinstance(it, Outcome) else _outcome(it, verdict, None, str(exc)) for it in read)
@@ -87,7 +87,7 @@ def send(peer: PeerConfig, paths: Sequence[Path], *, node: NodeConfig) -> Iterat
 
 def echo(peer: PeerConfig, *, node: NodeConfig) -> None:
     """Verify the peer by C-ECHO (PS3.4 A). Raises TransientPeerError or PermanentPeerError."""
-    association = _associate(peer, [build_context(Verification)], node)
+    association = associate(peer, [build_context(Verification)], node)
     try:
         if not association.accepted_contexts:
             raise PermanentPeerError(f"peer {peer.name} does not answer C-ECHO")
@@ -128,8 +128,8 @@ def _contexts(items: Sequence[_Item]) -> list[PresentationContext]:
     return [build_context(sop_class, syntax) for sop_class, syntax in pairs]
 
 
-def _associate(peer: PeerConfig, contexts: list[PresentationContext], node: NodeConfig) -> Association:
-    """Return an established association, or one whose contexts the peer all refused.
+def associate(peer: PeerConfig, contexts: list[PresentationContext], node: NodeConfig) -> Association:
+    """Return an established association with a peer, or one whose contexts it all refused.
 
     Raises TransientPeerError, and PermanentPeerError for a peer that nothing can be sent to. A rejection is
     transient whatever it says of itself (PS3.8 9.3.4): an administrator may admit us within the hour.

@@ -1,24 +1,31 @@
 """pynetdicom's acceptor with our socket and our place for data sets, by its own extension points.
 
-Three things differ from what pynetdicom does by itself: PDUs are read in as few calls as the network allows,
-neither waited for nor read beyond reason, and the data set of a C-STORE goes into a file instead of memory.
+Four things differ from what pynetdicom does by itself: PDUs are read in as few calls as the network allows,
+neither waited for nor read beyond reason; the data set of a C-STORE goes into a file instead of memory; what
+is sent waits for its turn in a queue of bounded length; queries and retrievals are answered by our own code.
 """
 
 import contextlib
 import queue
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_messages import C_FIND_RQ, C_GET_RQ, C_MOVE_RQ, DIMSEMessage
 from pynetdicom.dimse_primitives import DimseServiceType
+from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
-from gpnet_node.intake.spool import Spool
+from gpnet_node.dimse.requested import Query, Requested
+from gpnet_node.intake.spool import Identifier, Spool
+from gpnet_node.log import BugLine
 
 # An association request with all its 128 contexts and their transfer syntaxes stays far below this.
 _MAX_NEGOTIATION_BYTES = 1 << 20
@@ -26,8 +33,13 @@ _MAX_NEGOTIATION_BYTES = 1 << 20
 _POLL_SECONDS = 0.001  # for an answer of ours that waits to be sent
 _LOOP_SECONDS = 0.0001  # BoundedSocket.ready waits already; without any, a closed connection would spin
 _PATIENCE_SECONDS = 0.005  # for a release or an abort to be noticed
+_LOOK_SECONDS = 0.1  # for the end of the thread that sends to be noticed
+
+_DATA_TRANSFER = "Sta6"  # PS3.8 9.2.2
+_WAITING_MESSAGES = 64  # to be sent; then what comes in is looked at: a C-CANCEL, say
 
 OpenSpool = Callable[[DIMSEMessage, Association], Spool]
+Serve = Callable[[Requested], None]
 
 
 class BoundedSocket(AssociationSocket):
@@ -95,11 +107,20 @@ class SpoolingDimse(DIMSEServiceProvider):
             return None, None
 
     def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take the next fragments of a message."""
-        if self.message is None:
-            self.message = DIMSEMessage()
-            self.message.data_set = self._open_spool(self.message, self.assoc)
-        super().receive_primitive(primitive)
+        """Take the next fragments of a message, one by one: the command says where its data set goes."""
+        for fragment in primitive.presentation_data_value_list:
+            if self.message is None:
+                self.message = DIMSEMessage()
+                self.message.data_set = self._open_spool(self.message, self.assoc)
+            if isinstance(self.message, C_FIND_RQ | C_GET_RQ | C_MOVE_RQ):
+                self._keep_in_memory(self.message)
+            single = P_DATA()
+            single.presentation_data_value_list.append(fragment)
+            super().receive_primitive(single)
+
+    def _keep_in_memory(self, message: DIMSEMessage) -> None:
+        if isinstance(message.data_set, Spool):
+            message.data_set = Identifier()
 
     def discard(self) -> None:
         """Drop a data set that will never be whole."""
@@ -107,7 +128,92 @@ class SpoolingDimse(DIMSEServiceProvider):
             self.message.data_set.discard()
 
 
-def request_handler(open_spool: OpenSpool) -> type[RequestHandler]:
+@dataclass(frozen=True, kw_only=True)
+class _Encoded:
+    """PDUs of data that are encoded already, and go out as they are."""
+
+    pdus: bytes
+
+
+def send_encoded(association: Association, pdus: bytes) -> None:
+    """Send whole messages that are PDUs already, behind what waits to be sent."""
+    association.dul.to_provider_queue.put(_Encoded(pdus=pdus))  # type: ignore[arg-type]  # Outgoing takes it
+
+
+class Outgoing(queue.Queue[object]):
+    """What waits to be sent. Who adds data where much waits already, waits until all of it is gone.
+
+    So memory is bounded where a peer reads slowly, and the loop that sends comes to look at what it says.
+    ``alive`` tells whether anybody still sends.
+    """
+
+    def __init__(self, alive: Callable[[], bool]) -> None:
+        super().__init__()
+        self._alive = alive
+        self._gone = threading.Condition(self.mutex)
+
+    def put(self, item: object, block: bool = True, timeout: float | None = None) -> None:
+        """Add a primitive; only data waits, an abort does not."""
+        if isinstance(item, P_DATA | _Encoded) and self.qsize() >= _WAITING_MESSAGES:
+            with self._gone:
+                while self._qsize() and self._alive():
+                    self._gone.wait(_LOOK_SECONDS)
+        super().put(item, block, timeout)
+
+    def _get(self) -> object:
+        item = super()._get()
+        if not self._qsize():
+            self._gone.notify_all()
+        return item
+
+
+def _send_encoded(dul: DULServiceProvider) -> bool:
+    """Send what waits encoded, else look for primitives as pynetdicom does; whether there was anything.
+
+    What still waits when the association is no longer one to transfer data on is dropped.
+    """
+    outgoing, found = dul.to_provider_queue, False
+    while outgoing.queue and isinstance(item := outgoing.queue[0], _Encoded):
+        outgoing.get(block=False)
+        if dul.socket is not None and dul.state_machine.current_state == _DATA_TRANSFER:
+            dul.socket.send(item.pdus)
+        found = True
+    return found or DULServiceProvider._process_recv_primitive(dul)
+
+
+def _serve_request(
+    serve: Serve, association: Association, message: DimseServiceType, context_id: int
+) -> None:
+    """Answer a query or retrieval with ``serve``, anything else as pynetdicom does.
+
+    A bug in it ends the association and its thread, and nothing else.
+    """
+    context = association._accepted_cx.get(context_id)
+    if context is None or not isinstance(message, Query) or message.MessageID is None:
+        Association._serve_request(association, message, context_id)
+        return
+    requested = Requested(
+        association=association,
+        message=message,
+        message_id=message.MessageID,
+        context_id=context_id,
+        sop_class_uid=str(context.abstract_syntax),
+        transfer_syntax=context.transfer_syntax[0],
+    )
+    association.dimse.cancel_req = {}
+    association._is_paused = True  # pynetdicom's word for: this thread may send requests of its own
+    served = False
+    try:
+        with BugLine():
+            serve(requested)
+        served = True
+    finally:
+        association._is_paused = False
+        if not served:
+            association.abort(block=False)
+
+
+def request_handler(open_spool: OpenSpool, serve: Serve) -> type[RequestHandler]:
     """Return the handler of new connections for pynetdicom's server, which wants a class."""
 
     class Handler(RequestHandler):
@@ -116,7 +222,12 @@ def request_handler(open_spool: OpenSpool) -> type[RequestHandler]:
             association.dul.event_queue.get_nowait()  # the plain socket's announcement; ours makes its own
             association.dul.socket = BoundedSocket(association, self.request)
             association.dul._run_loop_delay = _LOOP_SECONDS
+            association.dul.to_provider_queue = Outgoing(association.dul.is_alive)  # type: ignore[assignment]
+            look = partial(_send_encoded, association.dul)
+            association.dul._process_recv_primitive = look  # type: ignore[method-assign]
             association.dimse = SpoolingDimse(association, open_spool)
+            serve_request = partial(_serve_request, serve, association)
+            association._serve_request = serve_request  # type: ignore[method-assign]
             return association
 
     return Handler

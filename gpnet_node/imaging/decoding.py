@@ -43,8 +43,12 @@ class Codecs:
             self._child.communicate()
             self._child = None
 
-    def frames(self, path: Path, syntax: UID, indices: Sequence[int]) -> Iterator[NDArray[np.integer]]:
-        """Decode frames (counted from 0) of one file, one at a time. Raises DECODE_FAILURES, OSError."""
+    def frames(self, path: Path, layouts: Sequence[PixelLayout]) -> Iterator[NDArray[np.integer]]:
+        """Decode frames of one file, one at a time. Raises one of DECODE_FAILURES or OSError."""
+        return self.decoded(path, layouts[0].transfer_syntax, [layout.frame_index for layout in layouts])
+
+    def decoded(self, path: Path, syntax: UID, indices: Sequence[int]) -> Iterator[NDArray[np.integer]]:
+        """Decode frames, counted from 0, of a file of any kind. Raises one of DECODE_FAILURES or OSError."""
         return (self._frames_apart if only_gdcm_decodes(syntax) else decode)(path, syntax, indices)
 
     def _frames_apart(self, path: Path, syntax: UID, indices: Sequence[int]) -> Iterator[NDArray[np.integer]]:
@@ -79,10 +83,9 @@ def read_frames(
         yield from _read_native(path, layouts, where)
         return
     frames: Iterator[NDArray[np.integer]] | None = None
-    indices = [layout.frame_index for layout in layouts]
     for layout in layouts:
         try:
-            frames = frames or codecs.frames(path, layout.transfer_syntax, indices)
+            frames = frames or codecs.frames(path, layouts)
             pixels = next(frames)
         except TimeoutError as exc:
             seconds = f"{codecs.answer_seconds:g} s"

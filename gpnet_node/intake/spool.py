@@ -1,4 +1,4 @@
-"""One data set on its way from the network into a file of the archive."""
+"""Where the data set of a request goes: of a C-STORE into a file of the archive, of a query into memory."""
 
 import contextlib
 import hashlib
@@ -8,6 +8,23 @@ from typing import BinaryIO
 
 from gpnet_node.errors import GpnetError, StorageError, UnreadableInstanceError
 from gpnet_node.store.archive import Archive, Unfinished
+
+_LONGEST_IDENTIFIER = 1 << 20  # bytes: ten thousand UIDs
+
+
+class Identifier(BytesIO):
+    """Keeps the identifier of a query or retrieval; of one that is too long nothing, and says so."""
+
+    too_long = False
+
+    def write(self, fragment: bytes) -> int:  # type: ignore[override]  # pynetdicom writes bytes only
+        """Append a fragment."""
+        self.too_long = self.too_long or self.tell() + len(fragment) > _LONGEST_IDENTIFIER
+        if self.too_long:
+            self.seek(0)
+            self.truncate()
+            return len(fragment)
+        return super().write(fragment)
 
 
 class Spool(BytesIO):

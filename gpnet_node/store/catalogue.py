@@ -5,16 +5,17 @@ into short transactions, since an open one keeps what arrives from being indexed
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydicom import DataElement, Dataset
-from pydicom.valuerep import IS, PersonName
+from pydicom.valuerep import PersonName
 from sqlalchemy import ColumnElement, Engine, FromClause, Select, func, select
 
 from gpnet_node.errors import QueryError
+from gpnet_node.store.answers import Matches, data_set_of
 from gpnet_node.store.attributes import ATTRIBUTES, UNIQUE_KEYS, Attribute, Level
 from gpnet_node.store.conditions import combined_range, condition
 from gpnet_node.store.database import catalogue_instances, catalogue_series, catalogue_studies, reading
@@ -26,7 +27,6 @@ _CHUNK = 500
 _ASIDE = frozenset(
     {"QueryRetrieveLevel", "SpecificCharacterSet", "RetrieveAETitle", "InstanceAvailability"}
 )  # answered for every match, and no keys to match by
-_UTF_8 = "ISO_IR 192"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,11 +71,26 @@ class Catalogue:
         date and its time are matched as one moment (PS3.4 C.2.2.2.5). Raises QueryError for a key that
         cannot be understood, before anything is yielded, and StorageError.
         """
+        found = self.matches(level, identifier, limit=limit, offset=offset, fuzzy=fuzzy, combined=combined)
+        return (data_set_of(level, found.attributes, row) for row in found.rows)
+
+    def matches(
+        self,
+        level: Level,
+        identifier: Dataset,
+        *,
+        limit: int | None = None,
+        offset: int = 0,
+        fuzzy: bool = False,
+        combined: bool = False,
+    ) -> Matches:
+        """Return what ``find`` does, as texts: a fifth of the time, where thousands match."""
         asked = _asked(level, identifier)
-        query = _matching(level, asked, fuzzy=fuzzy, combined=combined).offset(offset)
+        query = _matching(level, asked, fuzzy=fuzzy, combined=combined)
         if limit is not None or offset:
-            query = query.limit(-1 if limit is None else limit)
-        return self._found(level, tuple(asked), query)
+            query = query.limit(-1 if limit is None else limit).offset(offset)
+        attributes = tuple(sorted((ATTRIBUTES[keyword] for keyword in asked), key=lambda it: it.tag))
+        return Matches(attributes=attributes, rows=self._rows(level, attributes, query))
 
     def unsupported(self, level: Level, identifier: Dataset) -> tuple[str, ...]:
         """Return the keys that ``find`` does not know at this level or cannot match by, as keyword or tag."""
@@ -114,18 +129,31 @@ class Catalogue:
         found = [_held(*row) for row in rows]
         return tuple(sorted(found, key=lambda it: (it.study_uid, it.series_uid, it.instance_number or 0)))
 
-    def _found(self, level: Level, keywords: Sequence[str], query: Select[Any]) -> Iterator[Dataset]:
+    def _rows(
+        self, level: Level, attributes: Sequence[Attribute], query: Select[Any]
+    ) -> Iterator[Sequence[str]]:
         with reading(self._engine) as connection:
             uids = list(connection.scalars(query))
-        answer = _answerer(level, keywords)
-        chosen = _columns(keywords)
         key = _row_key(level)
+        chosen = [
+            gathered(it.keyword) if it.gathered else _column(it.keyword).label(it.keyword)
+            for it in attributes
+        ]
+        lists = [place for place, it in enumerate(attributes) if it.gathered and it.vr != "IS"]
         for first in range(0, len(uids), _CHUNK):
             chunk = uids[first : first + _CHUNK]
             details = select(key, *chosen).select_from(_tables(level)).where(key.in_(_values(chunk)))
             with reading(self._engine) as connection:
-                rows = {uid: values for uid, *values in connection.execute(details)}
-            yield from (answer(rows[uid]) for uid in chunk if uid in rows)  # one may have gone meanwhile
+                rows = {uid: texts for uid, *texts in connection.execute(details)}
+            for uid in chunk:
+                if uid in rows:  # one may have gone meanwhile
+                    yield _joined(rows[uid], lists)
+
+
+def _joined(texts: list[str], lists: Sequence[int]) -> list[str]:
+    for place in lists:
+        texts[place] = "\\".join(sorted(one for one in json.loads(texts[place]) if one))
+    return texts
 
 
 # -- what is asked -------------------------------------------------------------------------------------------
@@ -203,57 +231,9 @@ def _column(keyword: str) -> ColumnElement[str]:
     raise KeyError(keyword)
 
 
-def _columns(keywords: Sequence[str]) -> list[ColumnElement[Any]]:
-    return [
-        gathered(keyword) if ATTRIBUTES[keyword].gathered else _column(keyword).label(keyword)
-        for keyword in keywords
-    ]
-
-
 def _values(texts: Sequence[str]) -> Select[Any]:
     """A list of any length as one parameter: SQLite counts parameters."""
     return select(func.json_each(json.dumps(list(texts))).table_valued("value").c.value)
-
-
-# -- answers -------------------------------------------------------------------------------------------------
-
-
-def _answerer(level: Level, keywords: Sequence[str]) -> Callable[[Sequence[Any]], Dataset]:
-    """Return what makes an answer of a row of these columns."""
-    attributes = sorted(enumerate(ATTRIBUTES[keyword] for keyword in keywords), key=lambda it: it[1].tag)
-
-    def answer(row: Sequence[Any]) -> Dataset:
-        data_set = Dataset()
-        plain = True
-        for place, attribute in attributes:
-            value = row[place]
-            data_set.add(_element(attribute, value))
-            plain = plain and (attribute.vr not in _TEXTS or value.isascii())
-        if not plain:
-            data_set.SpecificCharacterSet = _UTF_8
-        data_set.QueryRetrieveLevel = str(level)
-        data_set.InstanceAvailability = "ONLINE"
-        return data_set
-
-    return answer
-
-
-_TEXTS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
-
-
-def _element(attribute: Attribute, stored: Any) -> DataElement:  # noqa: ANN401  # a column's text or number
-    """Return a stored value as an element, without checking it: it is what was received."""
-    value: Any = stored
-    if attribute.gathered and isinstance(stored, str):
-        found = sorted(one for one in json.loads(stored) if one)
-        value = found if len(found) > 1 else "".join(found)
-    elif attribute.vr == "PN":
-        value = PersonName(stored) if "\\" not in stored else [PersonName(it) for it in stored.split("\\")]
-    elif attribute.vr in ("IS", "US"):
-        value = (IS(stored) if attribute.vr == "IS" else int(stored)) if stored != "" else None
-    elif "\\" in stored:
-        value = stored.split("\\")
-    return DataElement(attribute.tag, attribute.vr, value, already_converted=True)
 
 
 def _held_columns() -> Select[Any]:

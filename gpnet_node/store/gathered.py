@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, and_, distinct, exists, func, select
+from sqlalchemy import ColumnElement, FromClause, String, and_, cast, distinct, exists, func, select
 
 from gpnet_node.store.database import catalogue_instances, catalogue_series, catalogue_studies
 
@@ -18,7 +18,7 @@ _ALL = _WITH_SERIES.join(_INSTANCES, _INSTANCES.c.SeriesInstanceUID == _SERIES.c
 
 
 def gathered(keyword: str) -> ColumnElement[Any]:
-    """Return the column: a number, or a JSON list of distinct texts."""
+    """Return the column: a number as text, or a JSON list of distinct texts."""
     counts: dict[str, tuple[FromClause, ColumnElement[bool]]] = {
         "NumberOfPatientRelatedStudies": (_OTHERS, _SAME_PATIENT),
         "NumberOfPatientRelatedSeries": (_WITH_SERIES, _SAME_PATIENT),
@@ -29,7 +29,7 @@ def gathered(keyword: str) -> ColumnElement[Any]:
     }
     if keyword in counts:
         tables, same = counts[keyword]
-        query = select(func.count()).select_from(tables).where(same)
+        query = select(cast(func.count(), String)).select_from(tables).where(same)
     else:
         tables, column = _lists(keyword)
         query = select(func.json_group_array(distinct(column))).select_from(tables).where(_OF_STUDY)

@@ -148,7 +148,7 @@ def _list(connection: Connection, entries: Sequence[Entry]) -> None:
     query = select(columns.SeriesInstanceUID, columns.StudyInstanceUID).where(
         columns.SeriesInstanceUID.in_(uids)
     )
-    study_of: dict[str, str] = dict(connection.execute(query).tuples().all())
+    study_of: dict[str, str] = {row[0]: row[1] for row in connection.execute(query)}
     studies: dict[str, dict[str, str]] = {}
     series: dict[str, dict[str, str]] = {}
     for entry in entries:

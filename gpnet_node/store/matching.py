@@ -71,25 +71,27 @@ def bounds(keyword: str, vr: str, key: str) -> Bounds:
     and time without offset is taken as UTC. Raises QueryError.
     """
     first, last = _split(vr, key.strip())
-    low = _interval(vr, first)[0] if first else _ends(vr)[0]
-    high = (_interval(vr, last)[1 if first != last else 0]) if last else _ends(vr)[1]
+    if last is None:  # a single value
+        low = high = _interval(vr, first)[0]
+    else:
+        low = _interval(vr, first)[0] if first else _ends(vr)[0]
+        high = _interval(vr, last)[1] if last else _ends(vr)[1]
     if not low or not high or not (first or last):
         raise QueryError(f"{keyword} is neither a value of {vr} nor a range of values")
     return low, high
 
 
-def _split(vr: str, key: str) -> tuple[str, str]:
-    if vr != "DT":
+def _split(vr: str, key: str) -> tuple[str, str | None]:
+    """Return both ends of a range, or a single value and None."""
+    if vr != "DT" or key.startswith("-"):
         first, dash, last = key.partition("-")
-        return (first.strip(), last.strip()) if dash else (first, first)
-    if key.startswith("-"):
-        return "", key[1:].strip()
+        return first.strip(), last.strip() if dash else None
     match = _MOMENT.match(key)
     first = match[0] if match else key
     rest = key[len(first) :].strip()
     if not rest:
-        return first, first
-    return (first, rest[1:].strip()) if rest.startswith("-") else ("?", "?")
+        return first, None
+    return (first, rest[1:].strip()) if rest.startswith("-") else (key, None)
 
 
 def _ends(vr: str) -> Bounds:
@@ -137,7 +139,7 @@ def _moments(value: str) -> Bounds:
 
 
 def _to_new_year(moment: datetime) -> timedelta:
-    return moment.replace(year=moment.year + 1) - moment
+    return moment.replace(year=moment.year + 1, month=1, day=1) - moment  # there is no 29 February
 
 
 def _to_new_month(moment: datetime) -> timedelta:

@@ -174,7 +174,7 @@ def _aligned(content: bytes, skipped_bits: int, bits: int) -> bytes:
 def _by_codec(pixels: PixelData, indices: Sequence[int]) -> Iterator[bytes]:
     with Codecs() as codecs:
         try:
-            for plane in codecs.frames(pixels.path, pixels.transfer_syntax, indices):
+            for plane in codecs.decoded(pixels.path, pixels.transfer_syntax, indices):
                 if pixels.bits_allocated == 1:
                     yield np.packbits(plane.astype(np.uint8).ravel(), bitorder="little").tobytes()
                 else:

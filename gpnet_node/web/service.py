@@ -40,7 +40,7 @@ def build_service(
     app = build_app(
         web=node.web,
         qido=Qido(catalogue, url=node.web.url),
-        wado=Wado(catalogue, root=archive.root, url=node.web.url),
+        wado=Wado(catalogue, root=archive.root, max_bytes=node.max_instance_bytes, url=node.web.url),
         stow=Stow(node=node, archive=archive, index=index, clock=clock, owner=owner),
         is_well=is_well,
     )

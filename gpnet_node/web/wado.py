@@ -40,11 +40,16 @@ log = get_logger(__name__)
 
 
 class Wado:
-    """The retrieve transaction, over the files below ``root``."""
+    """The retrieve transaction, over the files below ``root``.
 
-    def __init__(self, catalogue: Catalogue, *, root: Path, url: str | None) -> None:
+    ``max_bytes``: an instance with more pixels than that is not decoded as a whole. ``url``: how clients
+    reach the service, if not as they say.
+    """
+
+    def __init__(self, catalogue: Catalogue, *, root: Path, max_bytes: int, url: str | None) -> None:
         self._catalogue = catalogue
         self._root = root
+        self._max_bytes = max_bytes
         self._url = url
 
     def router(self) -> APIRouter:
@@ -97,7 +102,7 @@ class Wado:
     def _content(self, it: Held, syntax: UID) -> Iterator[bytes]:
         path = self._root / it.path
         stored = syntax == it.transfer_syntax_uid
-        return file_as_stored(path) if stored else as_explicit_little_endian(path)
+        return file_as_stored(path) if stored else as_explicit_little_endian(path, max_bytes=self._max_bytes)
 
     def _held(self, request: Request) -> tuple[Held, ...]:
         """Return what the path names. Raises HTTPException 400 and 404."""

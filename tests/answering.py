@@ -1,0 +1,73 @@
+"""A node that can be asked: the receiver with its catalogue, in this process, over real files."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+
+from gpnet_node.config import Configuration, NodeConfig, PeerConfig
+from gpnet_node.dimse.receiver import Receiver
+from gpnet_node.store.archive import Archive
+from gpnet_node.store.catalogue import Catalogue
+from gpnet_node.store.database import open_engine, upgrade
+from gpnet_node.store.index import Index
+from tests.stores import keep
+
+STATION = PeerConfig(name="station", ae_title="STATION", may_query=True, may_retrieve=True)
+ASKER = PeerConfig(name="asker", ae_title="ASKER", may_query=True)
+SCANNER = PeerConfig(name="scanner", ae_title="SCANNER", may_store=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """A listening node, and the store behind it."""
+
+    port: int
+    receiver: Receiver
+    archive: Archive
+    catalogue: Catalogue
+    index: Index
+    engine: Engine
+
+    def hold(self, paths: Sequence[Path]) -> None:
+        """Keep files as if they had been received."""
+        self.index.record([keep(self.archive, path) for path in paths])
+
+
+@contextlib.contextmanager
+def answering(
+    folder: Path,
+    *peers: PeerConfig,
+    **settings: Any,  # noqa: ANN401  # as many types as node.toml has
+) -> Iterator[Answering]:
+    """Run a node for the length of the block, with the peers above and those given."""
+    root = folder / "archive"
+    given = {"archive": root, "port": 0, "host": "127.0.0.1", **settings}
+    configuration = Configuration(
+        node=NodeConfig.model_validate(given), peers=(STATION, ASKER, SCANNER, *peers)
+    )
+    archive = Archive(root)
+    archive.prepare()
+    engine = open_engine(configuration.node.database)
+    upgrade(engine)
+    index, catalogue = Index(engine), Catalogue(engine)
+    receiver = Receiver(
+        configuration=configuration,
+        archive=archive,
+        index=index,
+        catalogue=catalogue,
+        clock=lambda: datetime.now(UTC),
+        owner="test",
+    )
+    port = receiver.start()
+    try:
+        yield Answering(
+            port=port, receiver=receiver, archive=archive, catalogue=catalogue, index=index, engine=engine
+        )
+    finally:
+        receiver.drain(seconds=5)
+        engine.dispose()
