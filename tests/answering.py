@@ -7,6 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydicom import Dataset
+from pydicom.uid import UID
+from pynetdicom import AE, build_context
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
 from sqlalchemy import Engine
 
 from gpnet_node.config import Configuration, NodeConfig, PeerConfig
@@ -71,3 +76,56 @@ def answering(
     finally:
         receiver.drain(seconds=5)
         engine.dispose()
+
+
+PATIENT_ROOT, STUDY_ROOT = "1.2.840.10008.5.1.4.1.2.1.", "1.2.840.10008.5.1.4.1.2.2."
+FIND, MOVE, GET = "1", "2", "3"  # the last component of a query/retrieve class
+
+
+def keys(level: str, **values: object) -> Dataset:
+    """An identifier; None asks for a value."""
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = level
+    for keyword, value in values.items():
+        setattr(identifier, keyword, value)
+    return identifier
+
+
+@contextlib.contextmanager
+def asking(
+    port: int,
+    *contexts: PresentationContext,
+    calling: str = "STATION",
+    items: Sequence[Any] = (),
+    handlers: Sequence[Any] = (),
+) -> Iterator[Association]:
+    """An association of a pynetdicom SCU with all query/retrieve classes; ``items`` are for negotiation."""
+    ae = AE(ae_title=calling)
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 20
+    models = [
+        build_context(UID(root + kind)) for root in (PATIENT_ROOT, STUDY_ROOT) for kind in (FIND, MOVE, GET)
+    ]
+    association = ae.associate(
+        "127.0.0.1", port, contexts=[*models, *contexts], ae_title="GPNET", ext_neg=list(items),
+        evt_handlers=list(handlers),
+    )  # fmt: skip
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def found(
+    port: int,
+    identifier: Dataset,
+    *,
+    root: str = STUDY_ROOT,
+    **options: Any,  # noqa: ANN401
+) -> tuple[int, list[int], list[Dataset]]:
+    """Ask by C-FIND; the final status, the pending ones, and the matches."""
+    with asking(port, **options) as association:
+        answers = [
+            (int(status.Status), it) for status, it in association.send_c_find(identifier, UID(root + FIND))
+        ]
+    return answers[-1][0], [status for status, _ in answers[:-1]], [it for _, it in answers[:-1] if it]

@@ -170,10 +170,11 @@ class Outgoing(queue.Queue[object]):
 def _send_encoded(dul: DULServiceProvider) -> bool:
     """Send what waits encoded, else look for primitives as pynetdicom does; whether there was anything.
 
-    What still waits when the association is no longer one to transfer data on is dropped.
+    What still waits when the association is no longer one to transfer data on is dropped; an event, such as
+    that the connection broke, comes first.
     """
     outgoing, found = dul.to_provider_queue, False
-    while outgoing.queue and isinstance(item := outgoing.queue[0], _Encoded):
+    while dul.event_queue.empty() and outgoing.queue and isinstance(item := outgoing.queue[0], _Encoded):
         outgoing.get(block=False)
         if dul.socket is not None and dul.state_machine.current_state == _DATA_TRANSFER:
             dul.socket.send(item.pdus)
