@@ -41,8 +41,9 @@ class Answer:
         """Take multipart/related apart: content type and content of each part."""
         assert self.headers.get_content_type() == "multipart/related"
         boundary = f"--{self.headers.get_param('boundary')}".encode()
-        first, *pieces, last = self.body.split(b"\r\n" + boundary)
-        assert (first, last) == (b"", b"--\r\n")
+        first, *pieces, last = (b"\r\n" + self.body).split(b"\r\n" + boundary)
+        assert first in (b"", b"\r\n")
+        assert last.startswith(b"--")
         split = [piece.removeprefix(b"\r\n").split(b"\r\n\r\n", 1) for piece in pieces]
         return [(_header(head, "content-type"), content) for head, content in split]
 
