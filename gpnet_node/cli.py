@@ -147,7 +147,7 @@ def _parts(folder: Path | None, *, make: bool = False) -> Iterator["Parts"]:
 def serve(
     config: ConfigFolder = None,
     role: Annotated[
-        str | None, typer.Option(help="Play one role only, in this process: receiver, worker or courier.")
+        str | None, typer.Option(help="Play one role only, here: receiver, worker, courier or web.")
     ] = None,
 ) -> None:
     """Run the node until SIGTERM or Ctrl-C; then finish what is open, for at most drain_seconds."""

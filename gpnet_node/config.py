@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from gpnet_node.errors import ConfigurationError
 from gpnet_node.toml_file import KeyPath, TomlFile
+from gpnet_node.web_config import WebConfig
 
 NODE_FILE = "node.toml"
 PEERS_FILE = "peers.toml"
@@ -102,6 +103,7 @@ class NodeConfig(_Frozen):
     log_format: Literal["json", "console"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     retry: RetryConfig = RetryConfig()
+    web: WebConfig = WebConfig()
 
     def local(self, moment: datetime) -> datetime:
         """Tell a moment in the node's time zone."""
@@ -315,6 +317,8 @@ class Configuration(_Frozen):
 
     def faults(self) -> Iterator[tuple[str, KeyPath, str]]:
         """Yield (file, key, sentence) for each name that is used twice or that nothing bears."""
+        for key, sentence in self.node.web.faults():
+            yield NODE_FILE, ("web", key), sentence
         yield from _repeated(PEERS_FILE, "peer", "name", dict(enumerate(p.name for p in self.peers)))
         callers = {index: p.ae_title for index, p in enumerate(self.peers) if p.may_call}
         yield from _repeated(PEERS_FILE, "peer", "ae_title", callers)
@@ -351,7 +355,8 @@ def load(folder: Path) -> Configuration:
     peers = files[PEERS_FILE].validated(_PeersFile)
     routes = files[ROUTES_FILE].validated(_RoutesFile)
     paths = {k: (folder / getattr(node, k)).resolve() for k in ("archive", "database", "model_weights")}
-    configuration = Configuration(node=node.model_copy(update=paths), peers=peers.peer, routes=routes.route)
+    changed = {**paths, "web": node.web.resolved(folder)}
+    configuration = Configuration(node=node.model_copy(update=changed), peers=peers.peer, routes=routes.route)
     faults = [files[name].fault(key, sentence) for name, key, sentence in configuration.faults()]
     if faults:
         raise ConfigurationError("\n".join(faults))

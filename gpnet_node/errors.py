@@ -7,6 +7,7 @@
     │   └── WeightsMismatchError  the operator: weights.safetensors is not the file the card names
     ├── InputError                the sender: what arrived cannot be used
     │   ├── UnreadableInstanceError   one SOP instance cannot be parsed or decoded
+    │   ├── MismatchedInstanceError   one SOP instance is not what the request says
     │   ├── NotAVolumeError           the series is not one whole volume
     │   │   └── MissingSlicesError    ... because positions are missing
     │   ├── NotEligibleError          the gate says that it is not meant for GP-net (a normal end)
@@ -41,6 +42,10 @@ class InputError(GpnetError):
 
 class UnreadableInstanceError(InputError):
     """One SOP instance cannot be parsed, or its pixels cannot be decoded."""
+
+
+class MismatchedInstanceError(InputError):
+    """One SOP instance is not what was said of it: another UID or class, another study, no pixels."""
 
 
 class NotAVolumeError(InputError):

@@ -23,7 +23,7 @@ from gpnet_node.completeness import Watcher
 from gpnet_node.config import Configuration, RouteConfig
 from gpnet_node.courier import Courier
 from gpnet_node.dimse.receiver import Receiver
-from gpnet_node.errors import StorageError
+from gpnet_node.errors import ConfigurationError, StorageError
 from gpnet_node.log import get_logger
 from gpnet_node.pipeline import Segmenter
 from gpnet_node.store.archive import Archive
@@ -55,6 +55,8 @@ class Role(StrEnum):
     """Segments one series after the other."""
     COURIER = "courier"
     """Sends the results, and backs up the database."""
+    WEB = "web"
+    """Answers DICOMweb; played where ``[web]`` in node.toml is enabled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,11 @@ class Parts:
     jobs: Jobs
     outbox: Outbox
     owner: str
+
+
+def roles_of(configuration: Configuration) -> tuple[Role, ...]:
+    """Return the roles that this configuration asks for."""
+    return tuple(role for role in Role if role is not Role.WEB or configuration.node.web.enabled)
 
 
 def now() -> datetime:
@@ -142,7 +149,7 @@ def play(
 ) -> None:
     """Play one role in this process until SIGTERM or SIGINT; then drain and return.
 
-    ``on_ready`` is called when the role does its work, the receiver's with its port. Raises
+    ``on_ready`` is called when the role does its work, the receiver's and the web's with their port. Raises
     ConfigurationError (another process plays the role, say) and StorageError.
     """
     stop = threading.Event()
@@ -162,6 +169,8 @@ def play(
             _receive(parts, stop, on_ready)
         elif role is Role.WORKER:
             _work(parts, stop, on_ready, segmenters)
+        elif role is Role.WEB:
+            _answer(parts, stop, on_ready)
         else:
             _deliver(parts, stop, on_ready)
         parts.engine.dispose()
@@ -169,7 +178,7 @@ def play(
 
 
 def _receive(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None], None]) -> None:
-    parts.index.abort_open_associations(now=now())
+    parts.index.abort_open_associations(now=now(), owners=Role.RECEIVER)
     parts.archive.discard_unfinished("incoming")
     found = reindex(parts.archive, parts.index, now=now())
     log.info("the index holds what the archive holds", count=found.added, total=found.found)
@@ -252,6 +261,32 @@ def _deliver(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None
     log.info("ready", role=Role.COURIER)
     on_ready(None)
     courier.run(stop, poll_seconds=_LOOK_SECONDS)
+
+
+def _answer(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None], None]) -> None:
+    from gpnet_node.web.service import build_service  # noqa: PLC0415  # FastAPI: for the web alone
+
+    node = parts.configuration.node
+    if not node.web.enabled:
+        raise ConfigurationError("node.toml does not enable the web: set enabled = true under [web]")
+    parts.archive.discard_unfinished("stow")
+    parts.index.abort_open_associations(now=now(), owners=Role.WEB)
+    server = build_service(
+        node=node,
+        engine=parts.engine,
+        archive=parts.archive,
+        index=parts.index,
+        clock=now,
+        owner=parts.owner,
+    )
+    port = server.start()
+    log.info("ready", role=Role.WEB, port=port)
+    on_ready(port)
+    while not stop.wait(_LOOK_SECONDS):
+        server.tend()
+    log.info("draining: no new requests", role=Role.WEB)
+    if not server.drain(seconds=node.drain_seconds * _SHARE_OF_DRAIN):
+        log.warning("a request did not end in time and was cut off")
 
 
 def _back_up(parts: Parts, stop: threading.Event) -> None:

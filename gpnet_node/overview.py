@@ -11,9 +11,9 @@ from pydicom.uid import UID
 
 from gpnet_node.completeness import Watcher
 from gpnet_node.config import Configuration, PeerConfig
-from gpnet_node.dimse.contexts import TRANSFER_SYNTAXES
 from gpnet_node.dimse.sender import echo as verify
 from gpnet_node.errors import GpnetError, PeerError, StorageError
+from gpnet_node.intake.keeping import TRANSFER_SYNTAXES
 from gpnet_node.model.card import WEIGHTS_NAME, read_card
 from gpnet_node.node import Parts, now
 from gpnet_node.store.database import journal_in_use, journal_mode, open_engine

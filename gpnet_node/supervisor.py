@@ -16,7 +16,7 @@ from types import TracebackType
 from gpnet_node.config import Configuration
 from gpnet_node.errors import ConfigurationError, GpnetError, StorageError
 from gpnet_node.log import configure, get_logger
-from gpnet_node.node import Role, SegmentersOf, gpnet_segmenters, play
+from gpnet_node.node import Role, SegmentersOf, gpnet_segmenters, play, roles_of
 
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: starting again would not help
 _FIRST_PAUSE_SECONDS = 1.0
@@ -41,18 +41,21 @@ class _Child:
 
 
 class Supervisor:
-    """The processes of one node. Use it from the main thread: the kernel ties their lives to the thread."""
+    """The processes of one node. Use it from the main thread: the kernel ties their lives to the thread.
+
+    ``roles``: those that the configuration asks for, unless others are named.
+    """
 
     def __init__(
         self,
         configuration: Configuration,
-        roles: Sequence[Role] = tuple(Role),
+        roles: Sequence[Role] | None = None,
         *,
         segmenters: SegmentersOf = gpnet_segmenters,
     ) -> None:
         self._configuration = configuration
         self._segmenters = segmenters
-        self._children = [_Child(role) for role in roles]
+        self._children = [_Child(role) for role in roles or roles_of(configuration)]
         self._ports: dict[Role, int | None] = {}
 
     def start(self) -> None:
@@ -139,7 +142,7 @@ class Supervisor:
 @contextmanager
 def supervised(
     configuration: Configuration,
-    roles: Sequence[Role] = tuple(Role),
+    roles: Sequence[Role] | None = None,
     *,
     segmenters: SegmentersOf = gpnet_segmenters,
 ) -> Iterator[Supervisor]:
@@ -152,7 +155,7 @@ def supervised(
         supervisor.stop()
 
 
-def serve(configuration: Configuration, roles: Sequence[Role] = tuple(Role)) -> None:
+def serve(configuration: Configuration, roles: Sequence[Role] | None = None) -> None:
     """Run a node until SIGTERM or SIGINT, then drain it. Raises ConfigurationError if a role cannot start."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

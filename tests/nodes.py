@@ -73,6 +73,7 @@ class RunningNode:
     """A node in processes of its own, and its store as another process sees it."""
 
     port: int
+    web_port: int
     supervisor: Supervisor
     parts: Parts
 
@@ -96,11 +97,16 @@ def running_node(
     *roles: Role,
     segmenters: SegmentersOf = threshold_segmenters,
 ) -> Iterator[RunningNode]:
-    """Run a node for the length of the block: all roles, or those given."""
+    """Run a node for the length of the block: all roles that it is configured for, or those given."""
     parts = build(configuration, owner="test")
-    with supervised(configuration, roles or tuple(Role), segmenters=segmenters) as supervisor:
+    with supervised(configuration, roles or None, segmenters=segmenters) as supervisor:
         ports = supervisor.wait_until_ready(seconds=60)
         try:
-            yield RunningNode(port=ports.get(Role.RECEIVER) or 0, supervisor=supervisor, parts=parts)
+            yield RunningNode(
+                port=ports.get(Role.RECEIVER) or 0,
+                web_port=ports.get(Role.WEB) or 0,
+                supervisor=supervisor,
+                parts=parts,
+            )
         finally:
             parts.engine.dispose()

@@ -15,12 +15,13 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 
 T = TypeVar("T")
 
+DICOMWEB_PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 PACKAGES = {
     "/usr/bin/storescu": "dcmtk",
     "/usr/bin/storescp": "dcmtk",
@@ -29,18 +30,31 @@ PACKAGES = {
     "/usr/bin/movescu": "dcmtk",
     "/usr/bin/getscu": "dcmtk",
     "/usr/sbin/Orthanc": "orthanc",
+    DICOMWEB_PLUGIN: "orthanc-dicomweb",
     "/usr/bin/dcm2niix": "dcm2niix",
+    "/usr/bin/openssl": "openssl",
 }
 
 
 def program(path: str) -> str:
     """Return the path of an installed peer; without it the test is skipped, or fails under CI."""
-    if shutil.which(path) is not None:
-        return path
+    if shutil.which(path) is None:
+        _missing(path)
+    return path
+
+
+def _missing(path: str) -> NoReturn:
     message = f"{path} is not installed: apt-get install {PACKAGES[path]}"
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)
+
+
+def dicomweb_plugin() -> dict[str, Any]:
+    """Return the settings by which Orthanc speaks DICOMweb under /dicom-web."""
+    if not Path(DICOMWEB_PLUGIN).exists():
+        _missing(DICOMWEB_PLUGIN)
+    return {"Plugins": [DICOMWEB_PLUGIN], "DicomWeb": {"Enable": True, "Root": "/dicom-web/"}}
 
 
 def free_port() -> int:

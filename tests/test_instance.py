@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.uid import UID
 
-from gpnet_node.dimse.instance import is_safe_uid, read_received
 from gpnet_node.errors import StorageError, UnreadableInstanceError
+from gpnet_node.intake.instance import is_safe_uid, read_received
 from tests.factories import enhanced_mr, mr_series
 from tests.peers import data_set_bytes
 

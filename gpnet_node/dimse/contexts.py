@@ -5,24 +5,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from pydicom.uid import (
-    JPEG2000,
     UID,
     Comprehensive3DSRStorage,
-    DeflatedExplicitVRLittleEndian,
-    EnhancedMRImageStorage,
-    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    LegacyConvertedEnhancedMRImageStorage,
-    MRImageStorage,
-    RLELossless,
     SegmentationStorage,
 )
 from pynetdicom import AllStoragePresentationContexts, build_context
@@ -32,28 +18,11 @@ from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import Verification, register_uid, uid_to_service_class  # type: ignore[attr-defined]
 
 from gpnet_node.config import PeerConfig
+from gpnet_node.intake.keeping import IMAGE_CLASSES, TRANSFER_SYNTAXES
 from gpnet_node.store.attributes import Level
 
-IMAGE_CLASSES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 RESULT_CLASSES = (SegmentationStorage, Comprehensive3DSRStorage)
 
-# What the codecs decode, in the order in which we choose where a context offers several: first what needs no
-# codec, then lossless, then lossy, which is kept and flagged at the gate.
-TRANSFER_SYNTAXES = (
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    JPEGLSLossless,
-    JPEG2000Lossless,
-    JPEGLosslessSV1,
-    JPEGLossless,
-    RLELossless,
-    JPEGLSNearLossless,
-    JPEG2000,
-    JPEGExtended12Bit,
-    JPEGBaseline8Bit,
-)
 # What pixels are decoded to for a peer that does not take them as they are stored.
 DECODED_SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 

@@ -10,8 +10,8 @@ from pydicom.uid import UID
 from pynetdicom.dsutils import decode
 
 from gpnet_node.dimse.contexts import QueryModel
-from gpnet_node.dimse.spool import Identifier
 from gpnet_node.errors import QueryError
+from gpnet_node.intake.spool import Identifier
 from gpnet_node.store.attributes import UNIQUE_KEYS
 from gpnet_node.store.catalogue import Level
 from gpnet_node.store.versions import UNREADABLE

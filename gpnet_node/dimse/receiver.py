@@ -12,9 +12,6 @@ from socketserver import BaseServer
 from typing import cast
 
 from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
@@ -24,19 +21,17 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from gpnet_node.config import Configuration, PeerConfig
 from gpnet_node.dimse import indexer
-from gpnet_node.dimse.contexts import IMAGE_CLASSES, supported_contexts
-from gpnet_node.dimse.instance import is_safe_uid, read_received
+from gpnet_node.dimse.contexts import supported_contexts
 from gpnet_node.dimse.query import QueryRetrieve, agreed
-from gpnet_node.dimse.spool import Spool
 from gpnet_node.dimse.transport import SpoolingDimse, request_handler
-from gpnet_node.errors import StorageError, UnreadableInstanceError
+from gpnet_node.errors import MismatchedInstanceError, StorageError, UnreadableInstanceError
+from gpnet_node.intake.keeping import Announced, keep, preamble
+from gpnet_node.intake.spool import Spool
 from gpnet_node.log import get_logger
-from gpnet_node.results.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.catalogue import Catalogue
-from gpnet_node.store.header import header_of
 from gpnet_node.store.index import Index
-from gpnet_node.store.states import Arrival, AssociationOutcome
+from gpnet_node.store.states import AssociationOutcome
 
 # PS3.4 B.2.3
 _SUCCESS = 0x0000
@@ -62,10 +57,6 @@ class _Rejection:
 
 _CALLING_NOT_RECOGNISED = 3
 _CALLED_NOT_RECOGNISED = 7
-
-
-class _Mismatch(Exception):  # noqa: N818  # it is an answer to the sender, and never leaves this module
-    """The data set is not what the request says."""
 
 
 class _Visit:
@@ -278,7 +269,7 @@ class Receiver:
             return _answer(_OUT_OF_RESOURCES, _OUR_TROUBLE)
         try:
             self._keep(request, UID(event.context.transfer_syntax), spool, visit.association)
-        except (StorageError, UnreadableInstanceError, _Mismatch) as exc:
+        except (StorageError, UnreadableInstanceError, MismatchedInstanceError) as exc:
             visit.refused += 1
             status = _status_of(exc)
             log.warning(
@@ -297,32 +288,18 @@ class Receiver:
     def _keep(self, request: C_STORE, syntax: UID, spool: Spool, association: indexer.Association) -> None:
         """Make the instance safe, and tell the index.
 
-        Raises StorageError, UnreadableInstanceError or _Mismatch; then nothing is kept.
+        Raises StorageError, UnreadableInstanceError or MismatchedInstanceError; then nothing is kept.
         """
         if not self._indexer.is_alive:  # what is acknowledged must become known
             raise StorageError("the index is not written at the moment")
-        file = spool.whole()
-        received = read_received(
-            file, start=spool.start, transfer_syntax=syntax, max_bytes=self._node.max_instance_bytes
+        announced = Announced(
+            sop_class_uid=str(request.AffectedSOPClassUID),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID),
+            transfer_syntax=syntax,
+            sender=association.calling_ae,
         )
-        data_set = received.header
-        if data_set.SOPInstanceUID != request.AffectedSOPInstanceUID:
-            raise _Mismatch("the data set's SOP Instance UID is not the request's")
-        if data_set.SOPClassUID != request.AffectedSOPClassUID:
-            raise _Mismatch("the data set's SOP Class UID is not the request's")
-        if data_set.SOPClassUID in IMAGE_CLASSES and not received.has_pixels:
-            raise _Mismatch("the image has no pixel data")
-        kept = self._archive.keep(file, str(request.AffectedSOPInstanceUID))
-        arrival = Arrival(
-            header=header_of(data_set),
-            version=kept.version,
-            transfer_syntax_uid=str(syntax),
-            sha256=spool.sha256,
-            size_bytes=spool.size_bytes,
-            path=kept.path,
-            received_at=self._clock(),
-            association_id=None,
-            calling_ae=association.calling_ae,
+        arrival = keep(
+            self._archive, spool, announced, max_bytes=self._node.max_instance_bytes, clock=self._clock
         )
         self._indexer.arrived(association, arrival)
 
@@ -339,27 +316,19 @@ def _preamble(message: DIMSEMessage, association: Association) -> bytes:
     Raises UnreadableInstanceError if the request names the instance by something that is not a UID.
     """
     command = message.command_set
-    class_uid, instance_uid = command.get("AffectedSOPClassUID"), command.get("AffectedSOPInstanceUID")
-    if not is_safe_uid(class_uid) or not is_safe_uid(instance_uid):
-        raise UnreadableInstanceError("the SOP Instance UID is not a UID")
-    context = association._accepted_cx[message.context_id or 0]
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = class_uid
-    meta.MediaStorageSOPInstanceUID = instance_uid
-    meta.TransferSyntaxUID = context.transfer_syntax[0]
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    meta.SourceApplicationEntityTitle = association.requestor.ae_title.strip()
-    buffer = DicomBytesIO()
-    buffer.write(b"\0" * 128 + b"DICM")
-    write_file_meta_info(buffer, meta)
-    return buffer.getvalue()
+    announced = Announced(
+        sop_class_uid=command.get("AffectedSOPClassUID"),
+        sop_instance_uid=command.get("AffectedSOPInstanceUID"),
+        transfer_syntax=UID(association._accepted_cx[message.context_id or 0].transfer_syntax[0]),
+        sender=association.requestor.ae_title.strip(),
+    )
+    return preamble(announced)
 
 
 def _status_of(fault: Exception) -> int:
     if isinstance(fault, StorageError):
         return _OUT_OF_RESOURCES
-    return _DATA_SET_IS_ANOTHER if isinstance(fault, _Mismatch) else _CANNOT_UNDERSTAND
+    return _DATA_SET_IS_ANOTHER if isinstance(fault, MismatchedInstanceError) else _CANNOT_UNDERSTAND
 
 
 def _answer(status: int, comment: str = "") -> Dataset:

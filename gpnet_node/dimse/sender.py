@@ -14,8 +14,8 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import, from a table
 
 from gpnet_node.config import NodeConfig, PeerConfig
-from gpnet_node.dimse.instance import is_safe_uid
 from gpnet_node.errors import PermanentPeerError, TransientPeerError
+from gpnet_node.intake.instance import is_safe_uid
 from gpnet_node.store.versions import UNREADABLE
 
 _SUCCESS = 0x0000

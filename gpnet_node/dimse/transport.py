@@ -24,7 +24,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
 from gpnet_node.dimse.requested import Query, Requested
-from gpnet_node.dimse.spool import Identifier, Spool
+from gpnet_node.intake.spool import Identifier, Spool
 from gpnet_node.log import BugLine
 
 # An association request with all its 128 contexts and their transfer syntaxes stays far below this.

@@ -8,7 +8,7 @@ the kernel may have dropped what it could not write and call the next one a succ
 
     instances/<2 hex digits>/<SOP Instance UID>.<version>.dcm     as received, PS3.10
     results/<job>/<name>                                           as written here
-    tmp/incoming/, tmp/results/                                    unfinished, removed at their role's start
+    tmp/incoming/, tmp/stow/, tmp/results/                         unfinished, removed at their role's start
     locks/<role>.lock                                              one process per role
 """
 
@@ -31,9 +31,9 @@ from gpnet_node.store.versions import same_instance
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _INSTANCE_NAME = re.compile(r"([0-9.]+)\.([0-9]+)\.dcm")
 _BUFFER_BYTES = 1 << 18
-_FOLDERS = ("instances", "results", "tmp/incoming", "tmp/results", "locks")
+_FOLDERS = ("instances", "results", "tmp/incoming", "tmp/stow", "tmp/results", "locks")
 
-Unfinished = Literal["incoming", "results"]  # instances are the receiver's, results the worker's
+Unfinished = Literal["incoming", "stow", "results"]  # the receiver's, the web's, the worker's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Archive:
     def discard_unfinished(self, kind: Unfinished) -> int:
         """Remove what a dead process left unfinished; return how many files.
 
-        For a receiver or worker that holds its lock of this archive and has not begun yet. Raises
+        For a role that holds its lock of this archive and has not begun yet. Raises
         StorageError.
         """
         with _translated(self.root):
@@ -101,9 +101,9 @@ class Archive:
 
     # -- instances -------------------------------------------------------------------------------------------
 
-    def incoming(self) -> BinaryIO:
+    def incoming(self, kind: Unfinished = "incoming") -> BinaryIO:
         """Open an unfinished file, to read and write; ``keep`` or ``discard`` it. Raises StorageError."""
-        return self._unfinished("incoming")
+        return self._unfinished(kind)
 
     def _unfinished(self, kind: Unfinished) -> BinaryIO:
         path = self.root / "tmp" / kind / f"{uuid4().hex}.part"

@@ -7,7 +7,7 @@ from io import BytesIO
 from typing import BinaryIO
 
 from gpnet_node.errors import GpnetError, StorageError, UnreadableInstanceError
-from gpnet_node.store.archive import Archive
+from gpnet_node.store.archive import Archive, Unfinished
 
 _LONGEST_IDENTIFIER = 1 << 20  # bytes: ten thousand UIDs
 
@@ -35,11 +35,19 @@ class Spool(BytesIO):
     and the rest of the data set is read and dropped, so that the sender is told what was wrong.
     """
 
-    def __init__(self, archive: Archive, preamble: Callable[[], bytes], *, max_bytes: int) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        preamble: Callable[[], bytes],
+        *,
+        max_bytes: int,
+        kind: Unfinished = "incoming",
+    ) -> None:
         super().__init__()
         self._archive = archive
         self._preamble = preamble
         self._max_bytes = max_bytes
+        self._kind: Unfinished = kind
         self._digest = hashlib.sha256()
         self._file: BinaryIO | None = None
         self._fault: GpnetError | None = None
@@ -68,7 +76,7 @@ class Spool(BytesIO):
             raise UnreadableInstanceError(f"the data set is longer than {self._max_bytes} bytes")
         if self._file is None:
             head = self._preamble()
-            self._file = self._archive.incoming()
+            self._file = self._archive.incoming(self._kind)
             self._file.write(head)
             self.start = len(head)
         self._file.write(fragment)

@@ -1,0 +1,130 @@
+"""From a spooled data set to an instance that is safe in the archive: one way in, for C-STORE and STOW-RS."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedMRImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    LegacyConvertedEnhancedMRImageStorage,
+    MRImageStorage,
+    RLELossless,
+)
+
+from gpnet_node.errors import MismatchedInstanceError, UnreadableInstanceError
+from gpnet_node.intake.instance import is_safe_uid, read_received
+from gpnet_node.intake.spool import Spool
+from gpnet_node.results.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from gpnet_node.store.archive import Archive
+from gpnet_node.store.header import header_of
+from gpnet_node.store.states import Arrival
+
+IMAGE_CLASSES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
+
+# What the codecs decode, in the order in which we choose where a sender offers several: first what needs no
+# codec, then lossless, then lossy, which is kept and flagged at the gate.
+TRANSFER_SYNTAXES = (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    JPEGLSLossless,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLossless,
+    RLELossless,
+    JPEGLSNearLossless,
+    JPEG2000,
+    JPEGExtended12Bit,
+    JPEGBaseline8Bit,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Announced:
+    """What the sender says of an instance before its data set: in the C-STORE request, or the file's head.
+
+    ``sender``: the AE title that is noted as its source.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax: UID
+    sender: str
+
+
+def preamble(announced: Announced) -> bytes:
+    """Return preamble and file meta information (PS3.10 7.1) for the data set that follows.
+
+    Raises UnreadableInstanceError if the instance is named by something that is not a UID.
+    """
+    if not is_safe_uid(announced.sop_class_uid) or not is_safe_uid(announced.sop_instance_uid):
+        raise UnreadableInstanceError("the SOP Instance UID is not a UID")
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = UID(announced.sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(announced.sop_instance_uid)
+    meta.TransferSyntaxUID = announced.transfer_syntax
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    meta.SourceApplicationEntityTitle = announced.sender
+    buffer = DicomBytesIO()
+    buffer.write(b"\0" * 128 + b"DICM")
+    write_file_meta_info(buffer, meta)
+    return buffer.getvalue()
+
+
+def keep(
+    archive: Archive,
+    spool: Spool,
+    announced: Announced,
+    *,
+    max_bytes: int,
+    clock: Callable[[], datetime],
+    check: Callable[[Dataset], None] = lambda header: None,
+) -> Arrival:
+    """Make a whole data set safe in the archive; what it returns is then to be told to the index.
+
+    ``check`` may refuse by what the header says. Raises StorageError, UnreadableInstanceError or
+    MismatchedInstanceError; then nothing is kept.
+    """
+    file = spool.whole()
+    received = read_received(
+        file, start=spool.start, transfer_syntax=announced.transfer_syntax, max_bytes=max_bytes
+    )
+    header = received.header
+    if header.SOPInstanceUID != announced.sop_instance_uid:
+        raise MismatchedInstanceError("the data set's SOP Instance UID is not the request's")
+    if header.SOPClassUID != announced.sop_class_uid:
+        raise MismatchedInstanceError("the data set's SOP Class UID is not the request's")
+    if header.SOPClassUID in IMAGE_CLASSES and not received.has_pixels:
+        raise MismatchedInstanceError("the image has no pixel data")
+    check(header)
+    kept = archive.keep(file, announced.sop_instance_uid)
+    return Arrival(
+        header=header_of(header),
+        version=kept.version,
+        transfer_syntax_uid=str(announced.transfer_syntax),
+        sha256=spool.sha256,
+        size_bytes=spool.size_bytes,
+        path=kept.path,
+        received_at=clock(),
+        association_id=None,
+        calling_ae=announced.sender,
+    )
