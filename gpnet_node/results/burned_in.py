@@ -1,4 +1,4 @@
-"""Writes the source series again with the contours burned in, for stations that read classic MR images only."""
+"""Writes the source series again with contours burned in, for stations that read classic MR images only."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,27 +25,25 @@ from gpnet_node.results.source import Source, read_source
 Stored = NDArray[np.integer]
 
 
-def write_burned_in(
-    volume: Volume, labels: LabelMap, card: ModelCard, job: JobIdentity
-) -> Iterator[Dataset]:
+def write_burned_in(volume: Volume, labels: LabelMap, card: ModelCard, job: JobIdentity) -> Iterator[Dataset]:
     """Write one MR Image (PS3.3 A.4) per slice, in slice order within each source file, one at a time.
 
     Grid, frame of reference, window, rescale and photometric interpretation are the source's, and so is every
-    pixel but those of the lines (``outline``) and of the word RESEARCH. The bright line has the largest stored
-    value of the series, the dark one the smallest: they are seen on any window, and a station that makes its
-    window of the values finds the same one. Both passes over the source hold one slice.
+    pixel but those of the lines (``outline``) and of the word RESEARCH. The bright line has the largest
+    stored value of the series, the dark one the smallest: they are seen on any window, and a station that
+    makes its window of the values finds the same one. Both passes over the source hold one slice.
 
     Classic images allocate 16 bits (PS3.3 C.8.3.1.1.4), whatever the source did. Burned In Annotation says
     whether the pixels tell who the patient is (C.7.6.1), to which nothing is added: it stays as it is.
 
     Raises before the first slice: SelfCheckError for a label that the card does not name, InputError for
-    images that are not MR, hold more than 16 bits, mix signed and unsigned pixels, or have no room for the word.
+    images that are not MR, hold more than 16 bits, mix signed and unsigned pixels, or leave the word no room.
     Raises UnreadableInstanceError or StorageError where a source file cannot be read again.
     """
     refuse_unmapped(labels, card)
     source = read_source(volume)
     _refuse_what_is_no_classic_mr(source)
-    word = place_word(labels.labels.any(axis=0))
+    word = place_word(np.asarray(labels.labels.any(axis=0)))
     digest = content_digest(labels, card, job, "burned in")
     return _write(source, labels, word, card, job, digest)
 

@@ -44,10 +44,10 @@ class Lettering:
 def outline(labels: NDArray[np.uint8], card: ModelCard) -> tuple[Mask, Mask]:
     """The bright and the dark line around each structure of one slice, (rows, columns) each.
 
-    Both lie outside what they surround: the bright one on the pixels that share an edge with the structure, the
-    dark one on the next. So the structure's border is the inner edge of the bright line, to the pixel, and none
-    of its own tissue is hidden. Where two structures touch, the lines lie in the one that the card expects to be
-    larger: GPi, the smaller and the target, is never painted over.
+    Both lie outside what they surround: the bright one on the pixels that share an edge with the structure,
+    the dark one on the next. So the structure's border is the inner edge of the bright line, to the pixel,
+    and none of its own tissue is hidden. Where two structures touch, the lines lie in the one that the card
+    expects to be larger: GPi, the smaller and the target, is never painted over.
     """
     bright, dark, shown = (np.zeros(labels.shape, bool) for _ in range(3))
     for structure in sorted(card.structures, key=lambda it: (sum(it.volume_range_mm3), it.number)):
