@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import highdicom as hd
@@ -30,10 +31,11 @@ from gpnet_node.model.drawing.pose import Seeds
 from gpnet_node.model.drawing.scene import Contrast, DrawSettings, Scene, Visibility
 from gpnet_node.model.evaluation.cohort import slab_geometry
 from gpnet_node.node import build, now
+from gpnet_node.results.identifiers import JobIdentity
 from gpnet_node.results.measure import Measurement, measure
 from gpnet_node.results.picture import draw as draw_picture
 from gpnet_node.store.index import Index
-from gpnet_node.store.states import JobState
+from gpnet_node.store.states import Job, JobState
 from gpnet_node.supervisor import supervised
 
 SPACING_MM, SLICES = (1.0, 0.4, 0.4), 64  # (slice, row, column): what a 7T T2 slab has
@@ -79,14 +81,14 @@ def run(out: Path, *, seed: int, say: Callable[[str], None]) -> Shown:
             say(f"the scanner sends {len(images)} images by C-STORE")
             _send(images, next(port for port in ports.values() if port is not None), configuration.node)
             say("the node waits until the series is whole and quiet, segments it and sends the results")
-            seconds = _wait_for_delivery(configuration)
+            job, seconds = _wait_for_delivery(configuration)
         held = _held(pacs, out / "pacs")
     say("drawing the picture from what the PACS holds")
     volume = assemble(split(read_headers(images))[0])
     labels = LabelMap(labels=_labels_of(held[SegmentationStorage], volume.geometry), geometry=volume.geometry)
     measurements = measure(volume, labels, card)
     picture = out / "segmentation.png"
-    draw_picture(volume, labels, card, picture, measurements)
+    draw_picture(volume, labels, card, picture, measurements, job=_identity(job, configuration.node))
     return Shown(
         series=out / "scanner",
         segmentation=held[SegmentationStorage],
@@ -154,21 +156,31 @@ def _send(images: Sequence[Path], port: int, node: NodeConfig) -> None:
             raise PeerError(f"the node did not take an image: {outcome.text}")
 
 
-def _wait_for_delivery(configuration: Configuration) -> float:
-    """Watch the job until the PACS has everything; the seconds that took."""
+def _wait_for_delivery(configuration: Configuration) -> tuple[Job, float]:
+    """Watch the job until the PACS has everything; the job, and the seconds that took."""
     began = time.monotonic()
     parts = build(configuration, owner="demonstration")
     try:
         while time.monotonic() - began < _DEADLINE_SECONDS:
             for job in parts.jobs.newest(limit=1):
                 if job.state is JobState.DELIVERED:
-                    return time.monotonic() - began
+                    return job, time.monotonic() - began
                 if job.state in _ENDED:
                     raise GpnetError(f"the job ended as {job.state}: {job.reason}")
             time.sleep(0.1)
     finally:
         parts.engine.dispose()
     raise PeerError(f"nothing reached the PACS within {_DEADLINE_SECONDS:g} s")
+
+
+def _identity(job: Job, node: NodeConfig) -> JobIdentity:
+    """As the worker had it, so that the picture tells the same job."""
+    return JobIdentity(
+        job_uid=job.uid,
+        created_at=node.local(job.created_at),
+        node_ae_title=node.ae_title,
+        software_version=version("gpnet_node"),
+    )
 
 
 def _held(pacs: Index, root: Path) -> dict[str, Path]:

@@ -65,7 +65,15 @@ def segment(
             path.write_bytes(it.content)
     except OSError as exc:
         raise StorageError(f"{out}: {exc.strerror}") from exc
-    draw(results.volume, results.labels, card, out / PICTURE, results.measurements)
+    draw(
+        results.volume,
+        results.labels,
+        card,
+        out / PICTURE,
+        results.measurements,
+        job=job,
+        quality=results.quality,
+    )
     return Written(
         paths=(*written, out / PICTURE),
         card=card,

@@ -17,6 +17,7 @@ ARTIFICIAL_INTELLIGENCE = Code(value="123110", scheme="DCM", meaning="Artificial
 ACQUISITION_EQUIPMENT = Code(value="109101", scheme="DCM", meaning="Acquisition Equipment")
 PROCESSING_EQUIPMENT = Code(value="109102", scheme="DCM", meaning="Processing Equipment")
 SOURCE_IMAGE = Code(value="121322", scheme="DCM", meaning="Source image for image processing operation")
+MEASUREMENT_REPORT = Code(value="126000", scheme="DCM", meaning="Imaging Measurement Report")
 MR_IMAGING = Code(value="25056-3", scheme="LN", meaning="MRI unspecified body region")
 
 # No published scheme that DICOM names has these. The coordinates repeat the point that the report

@@ -119,6 +119,8 @@ def _plane(header: Dataset, frame: Frame) -> Dataset:
     if "EchoTime" not in plane and frame.echo_time_ms is not None:
         plane.EchoTime = DSfloat(frame.echo_time_ms, auto_format=True)
     plane.ScanningSequence = list(scanning_sequences(frame)) or "RM"
+    if not plane.get("BodyPartExamined") and not plane.get("Laterality"):
+        plane.BodyPartExamined = "BRAIN"  # no paired part, of which the side would have to be told (C.7.3.1)
     plane.SequenceVariant = plane.get("SequenceVariant") or "NONE"
     inversion_ms = frame.number("InversionTimes")
     if "InversionTime" not in plane and inversion_ms is not None:
