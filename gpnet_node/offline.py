@@ -78,7 +78,7 @@ def segment(
             path.write_bytes(it.content)
     except OSError as exc:
         raise StorageError(f"{out}: {exc.strerror}") from exc
-    draw(content.volume, content.labels, content.card, out / PICTURE, content.measurements)
+    draw(content, out / PICTURE)
     return Written(
         paths=(*written, out / PICTURE),
         card=content.card,

@@ -30,6 +30,7 @@ from gpnet_node.imaging.frames import PLANE_CLASSES
 from gpnet_node.log import bound, get_logger
 from gpnet_node.pipeline import Results, Segmenter
 from gpnet_node.results.acpc import Plan
+from gpnet_node.results.check_notes import check_refusal
 from gpnet_node.results.content import Background
 from gpnet_node.results.identifiers import JobIdentity, content_digest
 from gpnet_node.results.refusal import write_refusal
@@ -230,8 +231,10 @@ class Worker:
         if not peers:
             return (), ()
         try:
-            report = written("refusal", write_refusal(self._images(job), reason, self._identity(job)))
-        except UnreadableInstanceError as exc:
+            images = self._images(job)
+            report = written("refusal", write_refusal(images, reason, self._identity(job)))
+            check_refusal(report.content, images[0], reason)
+        except (SelfCheckError, UnreadableInstanceError) as exc:
             log.warning("nobody is told why a series was not segmented", reason=str(exc))
             return (), ()
         return (self._kept(job, report),), tuple((report.name, peer) for peer in peers)

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from gpnet_node.errors import StorageError
 from gpnet_node.model.card import ModelCard, read_card
-from gpnet_node.results.measure import measure
 from gpnet_node.results.picture import draw
 from gpnet_node.results.planes import LEFT, POSTERIOR, Plane, cut, cut_structure
-from tests.pallida import OBLIQUE, Head, draw_head
+from tests.pallida import OBLIQUE, Head, content_of, draw_head
 
 # The axial panel stands at the top left of the sheet, 84 mm wide on 674 pixels.
 AXIAL_LEFT, AXIAL_TOP, AXIAL_WIDTH, AXIAL_HEIGHT = 20, 86, 674, 481
@@ -24,7 +23,7 @@ def card(model_folder: Path) -> ModelCard:
 
 def drawn(head: Head, card: ModelCard, path: Path) -> NDArray[np.float64]:
     """The picture's pixels, (row, column, RGB), 0 to 1."""
-    draw(head.volume, head.labels, card, path, measure(head.volume, head.labels, card))
+    draw(content_of(head, card), path)
     return np.asarray(imread(path), dtype=float)[..., :3]
 
 

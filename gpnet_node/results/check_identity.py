@@ -1,4 +1,6 @@
-"""What the self-check asks of any object: the source's patient and study, and that it says RESEARCH."""
+"""What the self-check asks of every object: the source's patient and study, and the word RESEARCH."""
+
+from pathlib import Path
 
 from pydicom import Dataset, dcmread
 
@@ -9,16 +11,22 @@ from gpnet_node.results.findings import Findings
 _IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID")
 
 
-def check_identity(dataset: Dataset, name: str, volume: Volume, findings: Findings) -> None:
-    """Compare patient and study with the source's. The sentences name attributes, never their values.
+def read_identity(volume: Volume) -> Dataset:
+    """Patient and study as the first source file names them. Raises StorageError where it cannot be read."""
+    return identity_of(volume.frames[0].path)
 
-    Raises StorageError where the source cannot be read again.
-    """
+
+def identity_of(path: Path) -> Dataset:
+    """Patient and study as a file names them. Raises StorageError where it cannot be read."""
     tags = [*_IDENTITY, "SpecificCharacterSet"]
     try:
-        source = dcmread(volume.frames[0].path, stop_before_pixels=True, specific_tags=tags)
+        return dcmread(path, stop_before_pixels=True, specific_tags=tags)
     except OSError as exc:
-        raise StorageError(f"{volume.frames[0]} cannot be read again: {exc.strerror}") from exc
+        raise StorageError(f"file {path.name} cannot be read again: {exc.strerror}") from exc
+
+
+def check_identity(name: str, dataset: Dataset, source: Dataset, findings: Findings) -> None:
+    """Compare with ``read_identity``. The sentences name attributes, never their values."""
     for keyword in _IDENTITY:
         same = str(dataset.get(keyword) or "") == str(source.get(keyword) or "")
         findings.expect(same, f"the {name}'s {keyword} is not the source's")

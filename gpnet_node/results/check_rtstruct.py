@@ -16,7 +16,7 @@ from gpnet_node.errors import SelfCheckError
 from gpnet_node.imaging.elements import PARSE_FAILURES
 from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.model.card import ModelCard, Structure
-from gpnet_node.results.check_identity import check_identity
+from gpnet_node.results.check_identity import check_identity, read_identity
 from gpnet_node.results.check_seg import code_key
 from gpnet_node.results.decode import CodeKey
 from gpnet_node.results.findings import Findings
@@ -83,7 +83,7 @@ def check_rtstruct(
         decoded = _decode(dcmread(BytesIO(content)))
     except PARSE_FAILURES as exc:
         raise SelfCheckError(f"the structure set cannot be read back ({type(exc).__name__})") from exc
-    check_identity(decoded.dataset, "structure set", volume, findings)
+    check_identity("structure set", decoded.dataset, read_identity(volume), findings)
     _check_references(decoded, volume, labels, findings)
     numbers = [structure.number for structure in card.structures]
     findings.expect(list(decoded.rois) == numbers, f"ROIs are numbered {list(decoded.rois)}, not {numbers}")

@@ -15,7 +15,7 @@ from gpnet_node.errors import SelfCheckError
 from gpnet_node.imaging.elements import PARSE_FAILURES
 from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.model.card import ModelCard, Structure
-from gpnet_node.results.check_identity import check_identity
+from gpnet_node.results.check_identity import check_identity, read_identity
 from gpnet_node.results.findings import Findings
 from gpnet_node.results.truth import Truth
 
@@ -63,7 +63,7 @@ def check_surfaces(
         if structure is None:
             continue
         name = f"surface of {structure.name}"
-        check_identity(surface.dataset, name, volume, findings)
+        check_identity(name, surface.dataset, read_identity(volume), findings)
         _check_description(surface, structure, volume, findings)
         _check_closed(surface, name, findings)
         _check_shape(surface, name, truth[structure.number], findings)

@@ -21,6 +21,8 @@ IMAGING_REPORT = Code(value="18748-4", scheme="LN", meaning="Diagnostic Imaging 
 FINDINGS = Code(value="59776-5", scheme="LN", meaning="Findings")
 FINDING = Code(value="121071", scheme="DCM", meaning="Finding")
 DEVICE = Code(value="121007", scheme="DCM", meaning="Device")
+SOURCE_IMAGE = Code(value="121322", scheme="DCM", meaning="Source image for image processing operation")
+MEASUREMENT_REPORT = Code(value="126000", scheme="DCM", meaning="Imaging Measurement Report")
 MR_IMAGING = Code(value="25056-3", scheme="LN", meaning="MRI unspecified body region")
 
 # No published scheme that DICOM names has these. The coordinates repeat the point that the report

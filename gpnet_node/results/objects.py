@@ -3,7 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from gpnet_node.config import ResultProfile
+from gpnet_node.results.burned_in import write_burned_in
+from gpnet_node.results.capture import write_capture, write_pdf
 from gpnet_node.results.content import Content
+from gpnet_node.results.picture import compose
 from gpnet_node.results.rejection import write_rejection
 from gpnet_node.results.report import write_report
 from gpnet_node.results.rtstruct import write_rtstruct
@@ -33,5 +36,14 @@ def _written(content: Content, profiles: Sequence[ResultProfile]) -> Iterator[Wr
     if "stl" in wanted:
         for surface in write_surfaces(*basis):
             yield written("stl", surface, part=str(surface.InstanceNumber))
+    if "mr" in wanted:
+        for image in write_burned_in(*basis):
+            yield written("mr", image, part=f"{image.InstanceNumber:03d}")
+    if {"capture", "pdf"} & wanted:
+        page = compose(content)
+        if "capture" in wanted:
+            yield written("capture", write_capture(page, *basis))
+        if "pdf" in wanted:
+            yield written("pdf", write_pdf(page, *basis))
     if "rejection" in wanted and content.background.replaces:
         yield written("rejection", write_rejection(content))

@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from gpnet_node.config import SegForm
 from gpnet_node.model.card import ModelCard
-from gpnet_node.results.check_identity import check_identity
+from gpnet_node.results.check_burned_in import check_burned_in
+from gpnet_node.results.check_capture import check_capture, check_pdf
+from gpnet_node.results.check_identity import check_identity, read_identity
+from gpnet_node.results.check_notes import check_rejection
 from gpnet_node.results.check_report import check_report
 from gpnet_node.results.check_rtstruct import check_rtstruct
 from gpnet_node.results.check_seg import check_seg
@@ -16,6 +19,7 @@ from gpnet_node.results.content import Content
 from gpnet_node.results.decode import decode_report, decode_seg
 from gpnet_node.results.findings import Findings
 from gpnet_node.results.measure import Measurement, refuse_unmapped
+from gpnet_node.results.picture import compose
 from gpnet_node.results.truth import Truth, measure_again
 from gpnet_node.results.written import WrittenObject
 
@@ -41,6 +45,15 @@ def check(objects: Sequence[WrittenObject], content: Content) -> None:
     for it in objects:
         if it.kind == "rtstruct":
             check_rtstruct(it.content, volume, labels, truth, card, findings)
+        elif it.kind == "capture":
+            check_capture(it.content, compose(content).png(), volume, findings)
+        elif it.kind == "pdf":
+            check_pdf(it.content, volume, findings)
+        elif it.kind == "rejection":
+            check_rejection(it.content, content, findings)
+    images = [it.content for it in objects if it.kind == "mr"]
+    if images:
+        check_burned_in(images, volume, labels, card, findings)
     surfaces = [it.content for it in objects if it.kind == "stl"]
     if surfaces:
         check_surfaces(surfaces, volume, labels, truth, card, findings)
@@ -52,17 +65,17 @@ def _check_segmentations(
 ) -> None:
     """Each segmentation, and each report with the segmentation of its form."""
     volume, labels, card = content.volume, content.labels, content.card
-    segs: dict[SegForm | None, str] = {}
+    segs, identity = dict[SegForm | None, str](), read_identity(volume)
     for it in objects:
         if it.kind == "seg" and it.form is not None:
             seg = decode_seg(it.content)
             segs[it.form] = str(seg.dataset.SOPInstanceUID)
             check_seg(seg, volume, labels, truth, card, findings, it.form)
-            check_identity(seg.dataset, "segmentation", volume, findings)
+            check_identity("segmentation", seg.dataset, identity, findings)
         elif it.kind == "sr":
             report = decode_report(it.content)
             check_report(report, segs.get(it.form, "none"), content, truth, findings)
-            check_identity(report.dataset, "report", volume, findings)
+            check_identity("report", report.dataset, identity, findings)
 
 
 def _check_sides(truth: Mapping[int, Truth], card: ModelCard, findings: Findings) -> None:

@@ -26,7 +26,7 @@ _TYPE_2 = (
     "ReferringPhysicianName",
 )
 # A result made of images that were compressed with loss says so too (PS3.3 C.7.6.1.1.5).
-_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 _LARGEST_IS = 2**31 - 1
 
 
@@ -116,7 +116,7 @@ class Source:
         plane.ImagePositionPatient = list(frame.texts("ImagePositionPatient"))
         plane.ImageOrientationPatient = list(first.texts("ImageOrientationPatient"))
         plane.PixelSpacing = list(first.texts("PixelSpacing"))
-        for keyword in _LOSSY:
+        for keyword in LOSSY:
             if self.header.get(keyword):
                 setattr(plane, keyword, self.header[keyword].value)
         stated = first.text("SliceThickness") if first.number("SliceThickness") else None
