@@ -7,7 +7,6 @@ package is missing.
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -15,7 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 
@@ -27,14 +26,20 @@ PACKAGES = {
     "/usr/bin/echoscu": "dcmtk",
     "/usr/sbin/Orthanc": "orthanc",
     "/usr/bin/dcm2niix": "dcm2niix",
+    "/usr/bin/chromium": "chromium",
+    "/usr/share/orthanc/plugins/libOrthancDicomWeb.so": "orthanc-dicomweb",
 }
 
 
 def program(path: str) -> str:
-    """Return the path of an installed peer; without it the test is skipped, or fails under CI."""
-    if shutil.which(path) is not None:
-        return path
-    message = f"{path} is not installed: apt-get install {PACKAGES[path]}"
+    """Return the path of an installed program or plugin; else the test is skipped, or fails under CI."""
+    if not Path(path).is_file():
+        missing(f"{path} is not installed: apt-get install {PACKAGES[path]}")
+    return path
+
+
+def missing(message: str) -> NoReturn:
+    """Skip the test that needs what is missing, or fail it under CI."""
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)

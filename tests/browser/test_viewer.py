@@ -1,0 +1,113 @@
+"""OHIF shows each structure in its colour where it lies: in Chromium, by the picture alone.
+
+What a wrong segmentation could get past the check with, and why it cannot:
+
+- The point is projected by the source's headers and the canvas's size (``tests.browser.screen``), not by the
+  viewer, and the slice is chosen by its UID. OHIF's own projection is only compared with it.
+- The point is the centre of an ellipsoid known in millimetres, not a voxel of the label map.
+- The colour is the difference of two pictures, with and without the segmentation, at that point; six points
+  around each structure must show no difference at all.
+- The anatomy is dark at the same points in the picture without: so image and projection agree too.
+- Left and right differ in the head: the mirror image of a structure is not where its fellow is.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext
+
+from gpnet_node.model.card import ModelCard
+from tests.browser.archives import orthanc_archive, stow
+from tests.browser.heads import STRUCTURES
+from tests.browser.ohif import Ohif, app_config, open_study
+from tests.browser.place_and_colour import Picture, faults, probes
+from tests.browser.same_origin import same_origin
+from tests.browser.studies import PLANES, Study, write_study
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Viewer:
+    """Chromium before an archive that holds the studies."""
+
+    chromium: BrowserContext
+    origin: str
+    studies: dict[str, Study]
+
+    def open(self, plane: str, segmentation: str) -> Ohif:
+        """Open a study and load one of its segmentations."""
+        study = self.studies[plane]
+        ohif = open_study(self.chromium, self.origin, study.uid)
+        ohif.load_segmentation(study.series_uids[segmentation])
+        return ohif
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory, card: ModelCard) -> dict[str, Study]:
+    folder = tmp_path_factory.mktemp("studies")
+    return {plane: write_study(folder / plane, card, plane) for plane in PLANES}
+
+
+@pytest.fixture(scope="module", params=["Orthanc"])
+def viewer(
+    chromium: BrowserContext,
+    dist: Path,
+    studies: dict[str, Study],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Viewer]:
+    with orthanc_archive(tmp_path_factory.mktemp("archive")) as address:
+        for study in studies.values():
+            stow(address, [*study.source, *study.segmentations.values()])
+        with same_origin(dist, app_config(), address) as origin:
+            yield Viewer(chromium=chromium, origin=origin, studies=studies)
+
+
+def faults_seen(ohif: Ohif, study: Study, card: ModelCard, album: dict[str, Picture]) -> list[str]:
+    """Photograph each slice on which a point is looked for, with and without segmentation, and compare."""
+    wanted = probes(card, study.screen)
+    slices = sorted({study.screen.place(probe.point_mm).sop_instance_uid for probe in wanted})
+    with_seg = {uid: ohif.picture(uid) for uid in slices}
+    ohif.hide_segmentation()
+    without_seg = {uid: ohif.picture(uid) for uid in slices}
+    for number, uid in enumerate(slices):
+        album[f"{number}-with"], album[f"{number}-without"] = with_seg[uid], without_seg[uid]
+    return faults(wanted, study.screen, with_seg, without_seg)
+
+
+@pytest.mark.parametrize(
+    ("plane", "form"),
+    [
+        ("axial", "BINARY"),
+        ("axial", "LABELMAP"),
+        ("oblique", "BINARY"),
+        ("oblique", "LABELMAP"),
+        ("70 columns", "BINARY"),
+        ("70 columns", "LABELMAP"),
+    ],
+)
+def test_each_structure_shows_its_colour_where_it_lies_and_none_beside_it(
+    viewer: Viewer, card: ModelCard, album: dict[str, Picture], plane: str, form: str
+) -> None:
+    ohif = viewer.open(plane, form)
+
+    seen = faults_seen(ohif, viewer.studies[plane], card, album)
+
+    assert seen == []
+    lines = ohif.legend()
+    assert [line.name for line in lines] == [structure.name for structure in card.structures]
+    for line, structure in zip(lines, card.structures, strict=True):
+        assert line.colour == pytest.approx(structure.colour, abs=2)
+    assert ohif.left_edge()[0] == viewer.studies[plane].screen.edge_letter()
+
+
+@pytest.mark.parametrize("wrong", ["ten slices too high", "mirrored"])
+def test_the_check_finds_every_structure_of_a_segmentation_in_the_wrong_place(
+    viewer: Viewer, card: ModelCard, album: dict[str, Picture], wrong: str
+) -> None:
+    ohif = viewer.open("axial", wrong)
+
+    seen = faults_seen(ohif, viewer.studies["axial"], card, album)
+
+    names = {card.structures[structure.number - 1].name for structure in STRUCTURES}
+    assert {fault.split(":")[0] for fault in seen} >= names
