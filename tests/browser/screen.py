@@ -19,7 +19,7 @@ from tests.browser.heads import Point
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """The source image nearest to a point; the point's column and row in it, 0 at the first pixel's centre."""
+    """The source image nearest to a point; its column and row there, 0 at the first pixel's centre."""
 
     sop_instance_uid: str
     column: float
@@ -60,7 +60,7 @@ class Screen:
         return {"row": along_row, "column": along_column, "normal": np.cross(along_row, along_column)}
 
     def edge_letter(self) -> str:
-        """The patient's direction towards the picture's left edge: the first letter that viewers write there."""
+        """The patient's direction towards the left edge: the first letter that viewers write there."""
         towards = -self.axes()["row"]
         axis = int(np.abs(towards).argmax())
         return "RLAPFH"[2 * axis + int(towards[axis] > 0)]

@@ -1,0 +1,29 @@
+"""Writes what the receivers of one result want: each kind of object once, each form of segmentation once."""
+
+from collections.abc import Iterator, Sequence
+
+from gpnet_node.config import ResultProfile
+from gpnet_node.results.content import Content
+from gpnet_node.results.rejection import write_rejection
+from gpnet_node.results.report import write_report
+from gpnet_node.results.seg import write_seg
+from gpnet_node.results.written import WrittenObject, written
+
+
+def write_objects(content: Content, profiles: Sequence[ResultProfile]) -> tuple[WrittenObject, ...]:
+    """Every object that any of the profiles holds, in a fixed order; a report brings its segmentation along.
+
+    Raises as the writers do.
+    """
+    return tuple(_written(content, profiles))
+
+
+def _written(content: Content, profiles: Sequence[ResultProfile]) -> Iterator[WrittenObject]:
+    wanted = {kind for profile in profiles for kind in profile.objects}
+    for form in dict.fromkeys(p.seg for p in profiles if {"seg", "sr"} & set(p.objects)):
+        seg = write_seg(content.volume, content.labels, content.card, content.job, form)
+        yield written("seg", seg, form=form)
+        if any("sr" in profile.objects for profile in profiles if profile.seg == form):
+            yield written("sr", write_report(content, seg), form=form)
+    if "rejection" in wanted and content.background.replaces:
+        yield written("rejection", write_rejection(content))
