@@ -44,13 +44,13 @@ class Ellipsoid:
         return replace(self, semi_axes_mm=(x + by_mm, y + by_mm, z + by_mm))
 
 
-# The right side lies 12 mm further back and 7.5 mm lower than the left: none of its structures is where the
-# mirror image of a left one would be.
+# The right side lies 12 mm further back and 9 mm lower than the left: none of its structures is where the
+# mirror image of a left one would be. In axial slices, what lies below the left is in the right's own slice.
 STRUCTURES = (
     Ellipsoid(number=1, centre_mm=(21.0, -6.0, 3.0), semi_axes_mm=(4.5, 9.0, 6.0)),
     Ellipsoid(number=2, centre_mm=(13.0, -4.0, 3.0), semi_axes_mm=(3.2, 7.0, 6.0)),
-    Ellipsoid(number=3, centre_mm=(-19.0, 6.0, -4.5), semi_axes_mm=(4.2, 8.0, 6.0)),
-    Ellipsoid(number=4, centre_mm=(-11.5, 8.0, -4.5), semi_axes_mm=(3.0, 6.5, 6.0)),
+    Ellipsoid(number=3, centre_mm=(-19.0, 6.0, -6.0), semi_axes_mm=(4.2, 8.0, 6.0)),
+    Ellipsoid(number=4, centre_mm=(-11.5, 8.0, -6.0), semi_axes_mm=(3.0, 6.5, 6.0)),
 )
 # Signal of the structures, and what it looks like in the window that the series names, 0 to 1000.
 DARK = 330

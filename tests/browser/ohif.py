@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import BrowserContext, Locator, Page
 
 from tests.browser.place_and_colour import Picture
 
@@ -111,13 +111,18 @@ class Ohif:
     page: Page
 
     def load_segmentation(self, series_uid: str) -> None:
-        """Load a segmentation by a double click on its line in the list of series, and open its legend."""
-        self.page.wait_for_function(f"uid => ({DISPLAY_SET})(uid)", arg=series_uid)
-        name = self.page.evaluate(DISPLAY_SET, series_uid)
+        """Open the legend, and load a segmentation by a double click on its line in the list of series."""
         self.page.locator('[data-cy="panelSegmentation-btn"]').click()
-        self.page.locator(f'[id="thumbnail-{name}"]').dblclick()
+        self._line_of(series_uid).dblclick()
         self.page.locator('[data-cy="data-row-title"]').first.wait_for()
         self.page.wait_for_function(FITTED)
+
+    def refusal_of(self, series_uid: str) -> str:
+        """Ask for a segmentation that OHIF cannot load, and return what it says of it on its console."""
+        line = self._line_of(series_uid)
+        with self.page.expect_console_message(lambda message: "failed to load" in message.text) as said:
+            line.dblclick()
+        return said.value.text
 
     def hide_segmentation(self) -> None:
         """Close the eye above the list of segments."""
@@ -164,6 +169,17 @@ class Ohif:
     def left_edge(self) -> str:
         """What OHIF writes at the left edge of the picture: a direction of the patient."""
         return self.page.locator(".left-mid").first.inner_text().strip()
+
+    def canvas_size(self) -> tuple[int, int]:
+        """Width and height of the picture, in pixels."""
+        box = self.page.locator(CANVAS).first.bounding_box()
+        assert box is not None
+        return round(box["width"]), round(box["height"])
+
+    def _line_of(self, series_uid: str) -> Locator:
+        self.page.wait_for_function(f"uid => ({DISPLAY_SET})(uid)", arg=series_uid)
+        name = self.page.evaluate(DISPLAY_SET, series_uid)
+        return self.page.locator(f'[id="thumbnail-{name}"]')
 
     def _photograph(self) -> bytes:
         box = self.page.locator(CANVAS).first.bounding_box()

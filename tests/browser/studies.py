@@ -15,8 +15,8 @@ from tests.pallida import JOB, OBLIQUE, Head
 
 PLANES: Mapping[str, Mapping[str, Any]] = {
     "axial": {},
-    "oblique": {"orientation": OBLIQUE},
-    "70 columns": {"shape": (35, 64, 70)},
+    # A row of a BINARY segmentation does not fill whole bytes here.
+    "oblique, 70 columns": {"orientation": OBLIQUE, "shape": (35, 64, 70)},
 }
 FORMS = {
     "BINARY": SegForm(),
