@@ -7,6 +7,7 @@ package is missing.
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -20,29 +21,37 @@ import pytest
 
 T = TypeVar("T")
 
+DICOMWEB_PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 PACKAGES = {
     "/usr/bin/storescu": "dcmtk",
     "/usr/bin/storescp": "dcmtk",
     "/usr/bin/echoscu": "dcmtk",
     "/usr/sbin/Orthanc": "orthanc",
+    DICOMWEB_PLUGIN: "orthanc-dicomweb",
     "/usr/bin/dcm2niix": "dcm2niix",
     "/usr/bin/chromium": "chromium",
-    "/usr/share/orthanc/plugins/libOrthancDicomWeb.so": "orthanc-dicomweb",
 }
 
 
 def program(path: str) -> str:
-    """Return the path of an installed program or plugin; else the test is skipped, or fails under CI."""
-    if not Path(path).is_file():
-        missing(f"{path} is not installed: apt-get install {PACKAGES[path]}")
+    """Return the path of an installed peer; without it the test is skipped, or fails under CI."""
+    if shutil.which(path) is None:
+        _missing(path)
     return path
 
 
-def missing(message: str) -> NoReturn:
-    """Skip the test that needs what is missing, or fail it under CI."""
+def _missing(path: str) -> NoReturn:
+    message = f"{path} is not installed: apt-get install {PACKAGES[path]}"
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)
+
+
+def dicomweb_plugin() -> dict[str, Any]:
+    """Return the settings by which Orthanc speaks DICOMweb under /dicom-web."""
+    if not Path(DICOMWEB_PLUGIN).exists():
+        _missing(DICOMWEB_PLUGIN)
+    return {"Plugins": [DICOMWEB_PLUGIN], "DicomWeb": {"Enable": True, "Root": "/dicom-web/"}}
 
 
 def free_port() -> int:

@@ -1,13 +1,13 @@
-"""Archives that OHIF is pointed at, each a context manager that yields the address of its web server."""
+"""Archives that OHIF is pointed at: each holds the studies and yields the address of its web server."""
 
 import contextlib
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.peers import orthanc, program
+from tests.browser.studies import Study
+from tests.peers import dicomweb_plugin, orthanc
 
-DICOMWEB_PLUGIN = "/usr/share/orthanc/plugins/libOrthancDicomWeb.so"
 BOUNDARY = "gpnet-test-boundary"
 
 
@@ -29,9 +29,10 @@ def stow(address: str, paths: Sequence[Path]) -> None:
 
 
 @contextlib.contextmanager
-def orthanc_archive(folder: Path) -> Iterator[str]:
-    """Run Orthanc with its DICOMweb plugin."""
-    plugin = program(DICOMWEB_PLUGIN)
-    web = {"Enable": True, "Root": "/dicom-web/", "StudiesMetadata": "Full", "SeriesMetadata": "Full"}
-    with orthanc(folder, Plugins=[plugin], DicomWeb=web) as server:
-        yield f"http://127.0.0.1:{server.http_port}"
+def orthanc_archive(folder: Path, studies: Sequence[Study]) -> Iterator[str]:
+    """Run Orthanc with its DICOMweb plugin, and store the studies by STOW-RS."""
+    with orthanc(folder, **dicomweb_plugin()) as server:
+        address = f"http://127.0.0.1:{server.http_port}"
+        for study in studies:
+            stow(address, [*study.source, *study.segmentations.values()])
+        yield address

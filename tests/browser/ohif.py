@@ -24,37 +24,6 @@ CHROMIUM_FLAGS = (
     "--disable-sync",
     "--no-first-run",
 )
-# A prompt before a segmentation is loaded and the tour of a first visit are left out; all else is as shipped.
-SETTINGS = {
-    "routerBasename": None,
-    "extensions": [],
-    "modes": [],
-    "showStudyList": True,
-    "maxNumberOfWebWorkers": 2,
-    "disableConfirmationPrompts": True,
-    "investigationalUseDialog": {"option": "never"},
-    "defaultDataSourceName": "dicomweb",
-    "dataSources": [
-        {
-            "namespace": "@ohif/extension-default.dataSourcesModule.dicomweb",
-            "sourceName": "dicomweb",
-            "configuration": {
-                "friendlyName": "archive",
-                "name": "archive",
-                "qidoRoot": "/dicom-web",
-                "wadoRoot": "/dicom-web",
-                "wadoUriRoot": "/dicom-web",
-                "qidoSupportsIncludeField": True,
-                "imageRendering": "wadors",
-                "thumbnailRendering": "wadors",
-                "enableStudyLazyLoad": True,
-                "supportsFuzzyMatching": False,
-                "supportsWildcard": True,
-                "omitQuotationForMultipartRequest": True,
-            },
-        }
-    ],
-}
 TOURS_SEEN = "localStorage.setItem('shownTours', '[\"basicViewerTour\"]')"
 DISPLAY_SET = """seriesUid => services.displaySetService.getActiveDisplaySets()
     .find(set => set.SeriesInstanceUID === seriesUid)?.displaySetInstanceUID"""
@@ -91,9 +60,43 @@ WAIT_MS = 120_000
 MOST_PHOTOGRAPHS = 20
 
 
-def app_config() -> str:
-    """The script by which OHIF learns where its data are."""
-    return f"window.config = {json.dumps(SETTINGS)};"
+def app_config(root: str) -> str:
+    """The script by which OHIF learns where DICOMweb is: a path at its own address, or a whole address.
+
+    A prompt before a segmentation is loaded is left out; all else is as OHIF ships it.
+    """
+    source = {
+        "friendlyName": "archive",
+        "name": "archive",
+        "qidoRoot": root,
+        "wadoRoot": root,
+        "wadoUriRoot": root,
+        "qidoSupportsIncludeField": True,
+        "imageRendering": "wadors",
+        "thumbnailRendering": "wadors",
+        "enableStudyLazyLoad": True,
+        "supportsFuzzyMatching": False,
+        "supportsWildcard": True,
+        "omitQuotationForMultipartRequest": True,
+    }
+    settings = {
+        "routerBasename": None,
+        "extensions": [],
+        "modes": [],
+        "showStudyList": True,
+        "maxNumberOfWebWorkers": 2,
+        "disableConfirmationPrompts": True,
+        "investigationalUseDialog": {"option": "never"},
+        "defaultDataSourceName": "dicomweb",
+        "dataSources": [
+            {
+                "namespace": "@ohif/extension-default.dataSourcesModule.dicomweb",
+                "sourceName": "dicomweb",
+                "configuration": source,
+            }
+        ],
+    }
+    return f"window.config = {json.dumps(settings)};"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,11 +19,11 @@ import pytest
 from playwright.sync_api import BrowserContext
 
 from gpnet_node.model.card import ModelCard
-from tests.browser.archives import orthanc_archive, stow
+from tests.browser.archives import orthanc_archive
 from tests.browser.heads import STRUCTURES
 from tests.browser.ohif import Ohif, app_config, open_study
 from tests.browser.place_and_colour import Picture, faults, probes
-from tests.browser.same_origin import same_origin
+from tests.browser.site import site
 from tests.browser.studies import PLANES, Study, write_study
 
 
@@ -52,18 +52,19 @@ def studies(tmp_path_factory: pytest.TempPathFactory, card: ModelCard) -> dict[s
     return {plane: write_study(folder / plane, card, plane) for plane in PLANES}
 
 
-@pytest.fixture(scope="module", params=["Orthanc"])
+@pytest.fixture(scope="module")
 def viewer(
     chromium: BrowserContext,
     dist: Path,
     studies: dict[str, Study],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Viewer]:
-    with orthanc_archive(tmp_path_factory.mktemp("archive")) as address:
-        for study in studies.values():
-            stow(address, [*study.source, *study.segmentations.values()])
-        with same_origin(dist, app_config(), address) as origin:
-            yield Viewer(chromium=chromium, origin=origin, studies=studies)
+    folder = tmp_path_factory.mktemp("orthanc")
+    with (
+        orthanc_archive(folder, list(studies.values())) as address,
+        site(dist, app_config("/dicom-web"), archive=address) as origin,
+    ):
+        yield Viewer(chromium=chromium, origin=origin, studies=studies)
 
 
 def faults_seen(ohif: Ohif, study: Study, card: ModelCard, album: dict[str, Picture]) -> list[str]:
@@ -111,6 +112,7 @@ def test_the_check_finds_every_structure_of_a_segmentation_in_the_wrong_place(
     assert {fault.split(":")[0] for fault in seen} >= names
 
 
+@pytest.mark.usefixtures("album")
 def test_padded_columns_are_another_grid_to_ohif_which_then_shows_no_segmentation(viewer: Viewer) -> None:
     plane = "oblique, 70 columns"
     ohif = viewer.show(plane)

@@ -63,7 +63,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def same_origin(dist: Path, config: str, archive: str) -> Iterator[str]:
+def site(dist: Path, config: str, *, archive: str) -> Iterator[str]:
     """Serve OHIF and an archive's DICOMweb for the length of the block; yields the address to open."""
     handler = partial(_Handler, dist=dist, config=config, archive=archive)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
