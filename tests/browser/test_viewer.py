@@ -11,12 +11,16 @@ What a wrong segmentation could get past the check with, and why it cannot:
 - Left and right differ in the head: the mirror image of a structure is not where its fellow is.
 """
 
+import contextlib
+import http.client
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import BrowserContext
+from pydicom import dcmread
 
 from gpnet_node.model.card import ModelCard
 from tests.browser.archives import orthanc_archive
@@ -120,3 +124,23 @@ def test_padded_columns_are_another_grid_to_ohif_which_then_shows_no_segmentatio
     refusal = ohif.refusal_of(viewer.studies[plane].series_uids["padded BINARY"])
 
     assert "different geometry dimensions (Rows and Columns)" in refusal
+
+
+@pytest.mark.parametrize(("form", "status"), [("BINARY", 400), ("padded BINARY", 200), ("LABELMAP", 200)])
+def test_orthanc_refuses_single_frames_whose_rows_do_not_fill_whole_bytes(
+    viewer: Viewer, form: str, status: int
+) -> None:
+    """OHIF asks for the whole instance, so it shows BINARY all the same; what asks for frames does not."""
+    study = viewer.studies["oblique, 70 columns"]
+    instance = dcmread(study.segmentations[form], stop_before_pixels=True).SOPInstanceUID
+    address = urlsplit(viewer.origin)
+    path = f"/dicom-web/studies/{study.uid}/series/{study.series_uids[form]}/instances/{instance}/frames/1"
+
+    with contextlib.closing(http.client.HTTPConnection(address.netloc, timeout=60)) as connection:
+        connection.request(
+            "GET", path, headers={"Accept": "multipart/related; type=application/octet-stream"}
+        )
+        answer = connection.getresponse()
+        answer.read()
+
+    assert answer.status == status
