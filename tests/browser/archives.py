@@ -5,8 +5,11 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from gpnet_node.node import Role
+from gpnet_node.web_config import WebConfig
 from tests.browser.studies import Study
-from tests.peers import dicomweb_plugin, orthanc
+from tests.nodes import configuration_of, running_node
+from tests.peers import dicomweb_plugin, orthanc, storescu
 
 BOUNDARY = "gpnet-test-boundary"
 
@@ -35,4 +38,16 @@ def orthanc_archive(folder: Path, studies: Sequence[Study]) -> Iterator[str]:
         address = f"http://127.0.0.1:{server.http_port}"
         for study in studies:
             stow(address, [*study.source, *study.segmentations.values()])
+        yield address
+
+
+@contextlib.contextmanager
+def node_archive(folder: Path, studies: Sequence[Study], *, viewer: str) -> Iterator[str]:
+    """Run a node that lets pages from ``viewer`` ask; store images by C-STORE, segmentations by STOW-RS."""
+    web = WebConfig(enabled=True, port=0, may_store=True, allowed_origins=(viewer,))
+    with running_node(configuration_of(folder, web=web), Role.RECEIVER, Role.WEB) as node:
+        address = f"http://127.0.0.1:{node.web_port}"
+        for study in studies:
+            assert storescu(node.port, study.source).returncode == 0
+            stow(address, list(study.segmentations.values()))
         yield address

@@ -19,14 +19,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, *arguments: object, dist: Path, config: str, archive: str) -> None:
+    def __init__(self, *arguments: object, dist: Path, config: str, archive: str | None) -> None:
         self.dist, self.config, self.archive = dist.resolve(), config, archive
         super().__init__(*arguments)  # type: ignore[arg-type]  # what the server hands on
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
-        if path.startswith(f"{PREFIX}/"):
-            self._from_archive()
+        if path.startswith(f"{PREFIX}/") and self.archive:
+            self._from_archive(self.archive)
         elif path == "/app-config.js":
             self._answer(200, "text/javascript", self.config.encode(), cached=False)
         else:
@@ -35,8 +35,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Say nothing: pytest shows what matters."""
 
-    def _from_archive(self) -> None:
-        address = urlsplit(self.archive)
+    def _from_archive(self, archive: str) -> None:
+        address = urlsplit(archive)
         connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=60)
         with contextlib.closing(connection):
             headers = {name: self.headers[name] for name in PASSED_ON if name in self.headers}
@@ -63,10 +63,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def site(dist: Path, config: str, *, archive: str) -> Iterator[str]:
-    """Serve OHIF and an archive's DICOMweb for the length of the block; yields the address to open."""
+def site(dist: Path, config: str, *, archive: str | None = None, port: int = 0) -> Iterator[str]:
+    """Serve OHIF, and an archive's DICOMweb if one is given, while the block lasts; yields the address."""
     handler = partial(_Handler, dist=dist, config=config, archive=archive)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:

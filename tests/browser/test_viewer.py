@@ -13,7 +13,7 @@ What a wrong segmentation could get past the check with, and why it cannot:
 
 import contextlib
 import http.client
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,12 +23,13 @@ from playwright.sync_api import BrowserContext
 from pydicom import dcmread
 
 from gpnet_node.model.card import ModelCard
-from tests.browser.archives import orthanc_archive
+from tests.browser.archives import node_archive, orthanc_archive
 from tests.browser.heads import STRUCTURES
 from tests.browser.ohif import Ohif, app_config, open_study
 from tests.browser.place_and_colour import Picture, faults, probes
 from tests.browser.site import site
 from tests.browser.studies import PLANES, Study, write_study
+from tests.peers import free_port
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,18 +57,40 @@ def studies(tmp_path_factory: pytest.TempPathFactory, card: ModelCard) -> dict[s
     return {plane: write_study(folder / plane, card, plane) for plane in PLANES}
 
 
-@pytest.fixture(scope="module")
+@contextlib.contextmanager
+def behind_one_address(folder: Path, dist: Path, studies: Sequence[Study]) -> Iterator[str]:
+    """Orthanc, which knows nothing of other origins: a proxy puts it at OHIF's own address."""
+    with (
+        orthanc_archive(folder, studies) as archive,
+        site(dist, app_config("/dicom-web"), archive=archive) as origin,
+    ):
+        yield origin
+
+
+@contextlib.contextmanager
+def pointed_straight_at_the_node(folder: Path, dist: Path, studies: Sequence[Study]) -> Iterator[str]:
+    """The node, asked by OHIF's page from another origin without anything between."""
+    port = free_port()
+    with (
+        node_archive(folder, studies, viewer=f"http://127.0.0.1:{port}") as archive,
+        site(dist, app_config(f"{archive}/dicom-web"), port=port) as origin,
+    ):
+        yield origin
+
+
+ARCHIVES = {"Orthanc": behind_one_address, "node": pointed_straight_at_the_node}
+
+
+@pytest.fixture(scope="module", params=ARCHIVES)
 def viewer(
+    request: pytest.FixtureRequest,
     chromium: BrowserContext,
     dist: Path,
     studies: dict[str, Study],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Viewer]:
-    folder = tmp_path_factory.mktemp("orthanc")
-    with (
-        orthanc_archive(folder, list(studies.values())) as address,
-        site(dist, app_config("/dicom-web"), archive=address) as origin,
-    ):
+    folder = tmp_path_factory.mktemp("archive")
+    with ARCHIVES[request.param](folder, dist, list(studies.values())) as origin:
         yield Viewer(chromium=chromium, origin=origin, studies=studies)
 
 
@@ -104,6 +127,7 @@ def test_each_structure_shows_its_colour_where_it_lies_and_none_beside_it(
         assert ohif.believes(ellipsoid.centre_mm) == pytest.approx(pixel, abs=1)
 
 
+@pytest.mark.parametrize("viewer", ["Orthanc"], indirect=True)
 @pytest.mark.parametrize("wrong", ["ten slices too high", "mirrored"])
 def test_the_check_finds_every_structure_of_a_segmentation_in_the_wrong_place(
     viewer: Viewer, card: ModelCard, album: dict[str, Picture], wrong: str
@@ -117,6 +141,7 @@ def test_the_check_finds_every_structure_of_a_segmentation_in_the_wrong_place(
 
 
 @pytest.mark.usefixtures("album")
+@pytest.mark.parametrize("viewer", ["Orthanc"], indirect=True)
 def test_padded_columns_are_another_grid_to_ohif_which_then_shows_no_segmentation(viewer: Viewer) -> None:
     plane = "oblique, 70 columns"
     ohif = viewer.show(plane)
@@ -126,6 +151,7 @@ def test_padded_columns_are_another_grid_to_ohif_which_then_shows_no_segmentatio
     assert "different geometry dimensions (Rows and Columns)" in refusal
 
 
+@pytest.mark.parametrize("viewer", ["Orthanc"], indirect=True)
 @pytest.mark.parametrize(("form", "status"), [("BINARY", 400), ("padded BINARY", 200), ("LABELMAP", 200)])
 def test_orthanc_refuses_single_frames_whose_rows_do_not_fill_whole_bytes(
     viewer: Viewer, form: str, status: int
