@@ -17,6 +17,7 @@ from gpnet_node.results.rtstruct import write_rtstruct
 from gpnet_node.results.truth import measure_again
 from tests.awkward import awkward, without
 from tests.pallida import JOB, OBLIQUE, Head, draw_head
+from tests.test_results_peers import boxes_in, first_volume, on_disk, run
 
 Points = NDArray[np.float64]
 
@@ -92,6 +93,20 @@ def test_positions_that_a_scanner_rounded_pass(tmp_path: Path, card: ModelCard) 
     head = draw_head(tmp_path / "rounded", orientation=OBLIQUE, ImagePositionPatient=rounded)
 
     assert said_of(encode(write_rtstruct(head.volume, head.labels, card, JOB)), head, card) == ""
+
+
+@pytest.mark.parametrize("name", ["dcm_qa_decubitus", "dcm_qa_xa60_7T_TerraX"])
+def test_contours_on_real_series_pass_and_are_valid(
+    shared_data: Path, tmp_path: Path, card: ModelCard, name: str
+) -> None:
+    head = boxes_in(first_volume(shared_data / "dicom" / name))
+
+    content = encode(write_rtstruct(head.volume, head.labels, card, JOB))
+
+    assert said_of(content, head, card) == ""
+    for data in [content]:
+        said = run("dciodvfy of PyPI", on_disk(data, tmp_path, "rtstruct.dcm"))
+        assert "Error" not in said.stdout + said.stderr
 
 
 # Mutants, and what must be said of each.

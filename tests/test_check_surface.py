@@ -17,6 +17,7 @@ from gpnet_node.results.surface import write_surfaces
 from gpnet_node.results.truth import measure_again
 from tests.pallida import JOB, Head
 from tests.test_check_rtstruct import KINDS
+from tests.test_results_peers import boxes_in, first_volume, on_disk, run
 
 FACET = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 
@@ -58,6 +59,20 @@ def test_what_was_written_passes(tmp_path: Path, card: ModelCard, kind: str) -> 
     contents = [encode(one) for one in write_surfaces(head.volume, head.labels, card, JOB)]
 
     assert said_of(contents, head, card) == ""
+
+
+@pytest.mark.parametrize("name", ["dcm_qa_decubitus", "dcm_qa_xa60_7T_TerraX"])
+def test_surfaces_on_real_series_pass_and_are_valid(
+    shared_data: Path, tmp_path: Path, card: ModelCard, name: str
+) -> None:
+    head = boxes_in(first_volume(shared_data / "dicom" / name))
+
+    contents = [encode(one) for one in write_surfaces(head.volume, head.labels, card, JOB)]
+
+    assert said_of(contents, head, card) == ""
+    for data in contents:
+        said = run("dciodvfy of PyPI", on_disk(data, tmp_path, "surface.dcm"))
+        assert "Error" not in said.stdout + said.stderr
 
 
 # Mutants, and what must be said of each.

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from numpy.typing import NDArray
 
 from gpnet_node.errors import SelfCheckError
@@ -10,8 +10,15 @@ from gpnet_node.results.polygons import crossings, hausdorff
 from tests.test_outline import MASKS, filled
 
 
+def holes(shape: tuple[int, int], *pixels: tuple[int, int]) -> NDArray[np.bool_]:
+    mask = np.ones(shape, dtype=bool)
+    mask[tuple(np.transpose(pixels))] = False
+    return mask
+
+
 @settings(max_examples=150, deadline=None)
 @given(mask=MASKS)
+@example(mask=holes((11, 10), (7, 3), (9, 5)))  # a channel that leaves a hole along its own side
 def test_one_polygon_per_part_says_what_the_outlines_with_their_holes_say(mask: NDArray[np.bool_]) -> None:
     polygons = [keyhole(outline) for outline in outlines(mask)]
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from gpnet_node.errors import SelfCheckError
 from gpnet_node.results.outline import Outline
 
-# Half the width of a channel, as a share of the segments at its ends: a hundredth of a pixel or less.
-WIDTH = 0.01
+# Half the width of a channel, in pixels: less than points of one outline keep from those of another.
+HALF_WIDTH = 0.005
 # A channel keeps this far from every pixel centre and every point but its own ends, in pixels.
 CLEAR = 0.03
 
@@ -26,23 +26,19 @@ def keyhole(outline: Outline) -> NDArray[np.float64]:
         which, at, to = _free_channel(points, usable, holes)
         hole = holes.pop(which)
         inner = np.roll(hole, -to, axis=0)
-        points = np.concatenate(
-            [
-                points[:at],
-                [_beside(points[at], points[at - 1]), _beside(inner[0], inner[1])],
-                inner[1:],
-                [_beside(inner[0], inner[-1]), _beside(points[at], points[(at + 1) % len(points)])],
-                points[at + 1 :],
-            ]
-        )
+        aside = _to_the_left(points[at], inner[0])
+        way_in, way_out = [points[at] + aside, inner[0] + aside], [inner[0] - aside, points[at] - aside]
+        points = np.concatenate([points[:at], way_in, inner[1:], way_out, points[at + 1 :]])
         ends = np.zeros(2, dtype=bool)
         inside = np.ones(len(inner) - 1, dtype=bool)
         usable = np.concatenate([usable[:at], ends, inside, ends, usable[at + 1 :]])
     return points
 
 
-def _beside(point: NDArray[np.float64], neighbour: NDArray[np.float64]) -> NDArray[np.float64]:
-    return point + WIDTH * (neighbour - point)
+def _to_the_left(start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
+    """From the middle of a channel to the side that the outline comes in by: it has the part on its left."""
+    row, column = (end - start) / np.linalg.norm(end - start)
+    return HALF_WIDTH * np.array([column, -row])
 
 
 def _free_channel(

@@ -6,7 +6,9 @@ from gpnet_node.config import ResultProfile
 from gpnet_node.results.content import Content
 from gpnet_node.results.rejection import write_rejection
 from gpnet_node.results.report import write_report
+from gpnet_node.results.rtstruct import write_rtstruct
 from gpnet_node.results.seg import write_seg
+from gpnet_node.results.surface import write_surfaces
 from gpnet_node.results.written import WrittenObject, written
 
 
@@ -25,5 +27,11 @@ def _written(content: Content, profiles: Sequence[ResultProfile]) -> Iterator[Wr
         yield written("seg", seg, form=form)
         if any("sr" in profile.objects for profile in profiles if profile.seg == form):
             yield written("sr", write_report(content, seg), form=form)
+    basis = (content.volume, content.labels, content.card, content.job)
+    if "rtstruct" in wanted:
+        yield written("rtstruct", write_rtstruct(*basis))
+    if "stl" in wanted:
+        for surface in write_surfaces(*basis):
+            yield written("stl", surface, part=str(surface.InstanceNumber))
     if "rejection" in wanted and content.background.replaces:
         yield written("rejection", write_rejection(content))

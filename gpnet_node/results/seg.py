@@ -7,19 +7,17 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from gpnet_node.config import BINARY, SegForm
-from gpnet_node.errors import ConfigurationError, SelfCheckError
+from gpnet_node.errors import ConfigurationError
 from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.model.card import ModelCard, Structure
 from gpnet_node.results import codes
 from gpnet_node.results.codes import concept
 from gpnet_node.results.header import code_item, finish
 from gpnet_node.results.identifiers import MANUFACTURER, JobIdentity, content_digest, uid
-from gpnet_node.results.measure import refuse_unmapped
+from gpnet_node.results.measure import refuse_other_grid, refuse_unmapped
 from gpnet_node.results.source import Source, read_source
 
 CONTENT_LABEL = "GPNET_RESEARCH"
-# Grids closer than this are one grid; a label map is never resampled here.
-SAME_GRID_MM = 1e-3
 
 
 def write_seg(
@@ -41,7 +39,7 @@ def write_seg(
     or StorageError where a source file cannot be read again.
     """
     refuse_unmapped(labels, card)
-    _refuse_other_grid(volume, labels)
+    refuse_other_grid(volume, labels)
     _refuse_other_numbers(card)
     source = read_source(volume)
     digest = content_digest(labels, card, job, form.name)
@@ -90,15 +88,6 @@ def algorithm_parameters(card: ModelCard) -> dict[str, str]:
     """What the algorithm was run with, for segmentation and report: weights, grid and box."""
     box = "x".join(str(size) for size in card.box_voxels)
     return {"weights_sha256": card.weights_sha256, "spacing_mm": f"{card.spacing_mm:g}", "box_voxels": box}
-
-
-def _refuse_other_grid(volume: Volume, labels: LabelMap) -> None:
-    shift = np.abs(np.asarray(volume.geometry.affine) - np.asarray(labels.geometry.affine)).max()
-    if labels.labels.shape != volume.voxels.shape or shift > SAME_GRID_MM:
-        raise SelfCheckError(
-            f"the label map {labels.labels.shape} is not on the grid of its volume {volume.voxels.shape}: "
-            "nothing is written"
-        )
 
 
 def _refuse_other_numbers(card: ModelCard) -> None:

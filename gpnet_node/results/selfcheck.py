@@ -5,22 +5,19 @@ Nothing leaves the node before this has passed.
 
 from collections.abc import Mapping, Sequence
 
-from pydicom import Dataset, dcmread
-
 from gpnet_node.config import SegForm
-from gpnet_node.errors import StorageError
-from gpnet_node.imaging.volume import Volume
 from gpnet_node.model.card import ModelCard
+from gpnet_node.results.check_identity import check_identity
 from gpnet_node.results.check_report import check_report
+from gpnet_node.results.check_rtstruct import check_rtstruct
 from gpnet_node.results.check_seg import check_seg
+from gpnet_node.results.check_surface import check_surfaces
 from gpnet_node.results.content import Content
 from gpnet_node.results.decode import decode_report, decode_seg
 from gpnet_node.results.findings import Findings
 from gpnet_node.results.measure import Measurement, refuse_unmapped
 from gpnet_node.results.truth import Truth, measure_again
 from gpnet_node.results.written import WrittenObject
-
-_IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID")
 
 
 def check(objects: Sequence[WrittenObject], content: Content) -> None:
@@ -37,40 +34,35 @@ def check(objects: Sequence[WrittenObject], content: Content) -> None:
     volume, labels, card = content.volume, content.labels, content.card
     refuse_unmapped(labels, card)
     truth = measure_again(volume, labels, card)
-    source = _read_source(volume)
     findings = Findings()
     _check_sides(truth, card, findings)
     _check_measurements(content.measurements, truth, card, findings)
+    _check_segmentations(objects, content, truth, findings)
+    for it in objects:
+        if it.kind == "rtstruct":
+            check_rtstruct(it.content, volume, labels, truth, card, findings)
+    surfaces = [it.content for it in objects if it.kind == "stl"]
+    if surfaces:
+        check_surfaces(surfaces, volume, labels, truth, card, findings)
+    findings.raise_any()
+
+
+def _check_segmentations(
+    objects: Sequence[WrittenObject], content: Content, truth: Mapping[int, Truth], findings: Findings
+) -> None:
+    """Each segmentation, and each report with the segmentation of its form."""
+    volume, labels, card = content.volume, content.labels, content.card
     segs: dict[SegForm | None, str] = {}
     for it in objects:
         if it.kind == "seg" and it.form is not None:
             seg = decode_seg(it.content)
             segs[it.form] = str(seg.dataset.SOPInstanceUID)
             check_seg(seg, volume, labels, truth, card, findings, it.form)
-            _check_identity("segmentation", seg.dataset, source, findings)
+            check_identity(seg.dataset, "segmentation", volume, findings)
         elif it.kind == "sr":
             report = decode_report(it.content)
             check_report(report, segs.get(it.form, "none"), content, truth, findings)
-            _check_identity("report", report.dataset, source, findings)
-    findings.raise_any()
-
-
-def _read_source(volume: Volume) -> Dataset:
-    tags = [*_IDENTITY, "SpecificCharacterSet"]
-    try:
-        return dcmread(volume.frames[0].path, stop_before_pixels=True, specific_tags=tags)
-    except OSError as exc:
-        raise StorageError(f"{volume.frames[0]} cannot be read again: {exc.strerror}") from exc
-
-
-def _check_identity(name: str, dataset: Dataset, source: Dataset, findings: Findings) -> None:
-    """Same patient and study, and it says RESEARCH. The sentences name attributes, never their values."""
-    for keyword in _IDENTITY:
-        same = str(dataset.get(keyword) or "") == str(source.get(keyword) or "")
-        findings.expect(same, f"the {name}'s {keyword} is not the source's")
-    findings.expect(
-        dataset.get("ContentQualification") == "RESEARCH", f"the {name} does not say that it is RESEARCH"
-    )
+            check_identity(report.dataset, "report", volume, findings)
 
 
 def _check_sides(truth: Mapping[int, Truth], card: ModelCard, findings: Findings) -> None:
