@@ -33,6 +33,7 @@ PACKAGES = {
     DICOMWEB_PLUGIN: "orthanc-dicomweb",
     "/usr/bin/dcm2niix": "dcm2niix",
     "/usr/bin/openssl": "openssl",
+    "/usr/bin/chromium": "chromium",
 }
 
 

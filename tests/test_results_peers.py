@@ -23,6 +23,7 @@ from gpnet_node.model.card import ModelCard, read_card
 from gpnet_node.model.segmentation import Quality
 from gpnet_node.results.acpc import Plan
 from gpnet_node.results.content import Background
+from gpnet_node.results.measure import measure
 from gpnet_node.results.objects import write_objects
 from gpnet_node.results.refusal import write_refusal
 from gpnet_node.results.selfcheck import check
@@ -192,14 +193,16 @@ def test_pixelmed_finds_the_reports_to_follow_their_templates(card: ModelCard, t
 
 
 def test_dsr2html_shows_the_reports_with_their_volumes(card: ModelCard, tmp_path: Path) -> None:
-    objects = {it.name: it for it in everything(draw_head(tmp_path / "series"), card)}
+    head = draw_head(tmp_path / "series")
+    objects = {it.name: it for it in everything(head, card)}
 
     pages = {
         name: run("dsr2html", on_disk(objects[name].content, tmp_path, f"{name}.dcm")).stdout
         for name in ("sr", "refusal")
     }
 
-    assert pages["sr"].count("Volume") >= 4
+    for measured in measure(head.volume, head.labels, card):
+        assert f">{round(measured.volume_mm3, 2)} mm3<" in pages["sr"]
     assert "it is doubtful" in pages["sr"]
     assert "Not segmented because slices 1-4 are missing" in pages["refusal"]
 
