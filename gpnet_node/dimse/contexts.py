@@ -7,14 +7,10 @@ from types import MappingProxyType
 from pydicom.uid import (
     UID,
     Comprehensive3DSRStorage,
-    EncapsulatedPDFStorage,
     EncapsulatedSTLStorage,
-    EnhancedSRStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    KeyObjectSelectionDocumentStorage,
     RTStructureSetStorage,
-    SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
 from pynetdicom import AllStoragePresentationContexts, build_context
@@ -27,17 +23,13 @@ from gpnet_node.config import PeerConfig
 from gpnet_node.intake.keeping import IMAGE_CLASSES, TRANSFER_SYNTAXES
 from gpnet_node.store.attributes import Level
 
-# What this node writes itself, and takes back from a peer that may store.
+# What this node writes itself and hardly anybody else: a PACS may route it back.
 RESULT_CLASSES = (
     SegmentationStorage,
     UID("1.2.840.10008.5.1.4.1.1.66.7"),  # Label Map Segmentation Storage, newer than the table of names
     Comprehensive3DSRStorage,
-    EnhancedSRStorage,
-    KeyObjectSelectionDocumentStorage,
     RTStructureSetStorage,
     EncapsulatedSTLStorage,
-    EncapsulatedPDFStorage,
-    SecondaryCaptureImageStorage,
 )
 
 # What pixels are decoded to for a peer that does not take them as they are stored.
