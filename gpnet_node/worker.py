@@ -41,6 +41,7 @@ from gpnet_node.store.header import attributes_of
 from gpnet_node.store.index import Index
 from gpnet_node.store.jobs import Jobs
 from gpnet_node.store.states import Job, JobState, Outcome, ResultObject
+from gpnet_node.store.versions import data_set_start
 
 _BEATS_PER_LEASE = 4
 # How much of the drain time a running job gets; the rest is for giving it back.
@@ -248,7 +249,7 @@ class Worker:
             sop_instance_uid=written.sop_instance_uid,
             path=kept.path,
             sha256=kept.sha256,
-            size_bytes=len(written.content),
+            size_bytes=len(written.content) - data_set_start(BytesIO(written.content)),
             attributes=attributes_of(dcmread(BytesIO(written.content), stop_before_pixels=True)),
         )
 

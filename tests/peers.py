@@ -26,6 +26,7 @@ PACKAGES = {
     "/usr/bin/storescu": "dcmtk",
     "/usr/bin/storescp": "dcmtk",
     "/usr/bin/echoscu": "dcmtk",
+    "/usr/bin/dcmcjpeg": "dcmtk",
     "/usr/bin/findscu": "dcmtk",
     "/usr/bin/movescu": "dcmtk",
     "/usr/bin/getscu": "dcmtk",

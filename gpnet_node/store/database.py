@@ -184,7 +184,7 @@ results = Table(
     Column("sop_instance_uid", String, nullable=False, unique=True),
     Column("path", String, nullable=False),  # relative to the archive
     Column("sha256", String, nullable=False),  # of the file
-    Column("size_bytes", Integer),  # of the file
+    Column("size_bytes", Integer),  # of the data set
     Column("attributes", JSON(none_as_null=True)),  # what the catalogue has of it once it may leave
 )
 

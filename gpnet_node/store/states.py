@@ -145,7 +145,7 @@ class ResultObject:
     sop_instance_uid: str
     path: Path
     sha256: str
-    size_bytes: int | None = None  # of the file
+    size_bytes: int | None = None  # of the data set
     attributes: Mapping[str, str] | None = field(default=None, hash=False)
 
 
