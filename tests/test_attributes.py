@@ -42,8 +42,7 @@ def only_frame(path: Path) -> Frame:
 
 
 def test_every_attribute_that_imaging_names_is_read_and_every_one_that_is_read_is_named() -> None:
-    other = ("attributes.py", "conversion.py")  # what converts an instance has all of it before it
-    modules = [path for path in IMAGING.glob("*.py") if path.name not in other]
+    modules = [path for path in IMAGING.glob("*.py") if path.name != "attributes.py"]
     named = {keyword for path in modules for keyword in keywords_in(path.read_text())}
 
     assert named - FILE_META == {*KEYWORDS, *FILE_KEYWORDS} - OF_THE_READER

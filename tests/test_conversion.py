@@ -15,9 +15,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from gpnet_node.dimse.conversion import converted
 from gpnet_node.errors import UnreadableInstanceError
 from gpnet_node.imaging.decoding import Codecs
+from gpnet_node.intake.conversion import converted
 from tests.factories import enhanced_mr, mr_series
 from tests.peers import program
 

@@ -16,8 +16,8 @@ from gpnet_node.config import NodeConfig, PeerConfig
 from gpnet_node.dimse.contexts import DECODED_SYNTAXES
 from gpnet_node.dimse.sender import associate
 from gpnet_node.errors import PeerError, UnreadableInstanceError
-from gpnet_node.imaging.conversion import converted
 from gpnet_node.imaging.decoding import Codecs
+from gpnet_node.intake.conversion import converted
 from gpnet_node.log import get_logger
 from gpnet_node.store.catalogue import Held
 from gpnet_node.store.versions import data_set_start
