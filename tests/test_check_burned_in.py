@@ -178,6 +178,6 @@ def test_a_word_over_a_structure_is_told(head: Head, card: ModelCard) -> None:
     images = images_of(head, card)
     middle = np.argwhere(head.labels.labels[3] == 1).mean(axis=0).astype(int)
     for image in images:
-        paint(image, int(middle[0]), int(middle[1]), value=int(image.pixel_array[0, 0]))
+        paint(image, int(middle[0]), int(middle[1]), int(image.pixel_array[0, 0]))
 
     assert "over a structure" in verdict(images, head, card)

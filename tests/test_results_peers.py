@@ -41,6 +41,10 @@ PEERS = {
     "dcentvfy": (Path("/usr/bin/dcentvfy"), "apt-get install dicom3tools"),
     "dsr2html": (Path("/usr/bin/dsr2html"), "apt-get install dcmtk"),
     "DicomSRValidator": (Path("/usr/bin/java"), "apt-get install libpixelmed-java default-jre-headless"),
+    "dcm2pnm": (Path("/usr/bin/dcm2pnm"), "apt-get install dcmtk"),
+    "pdftotext": (Path("/usr/bin/pdftotext"), "apt-get install poppler-utils"),
+    "pdftoppm": (Path("/usr/bin/pdftoppm"), "apt-get install poppler-utils"),
+    "pdffonts": (Path("/usr/bin/pdffonts"), "apt-get install poppler-utils"),
     "dsrdump": (Path("/usr/bin/dsrdump"), "apt-get install dcmtk"),
 }
 

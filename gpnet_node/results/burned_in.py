@@ -30,8 +30,9 @@ def write_burned_in(volume: Volume, labels: LabelMap, card: ModelCard, job: JobI
 
     Grid, frame of reference, window, rescale and photometric interpretation are the source's, and so is every
     pixel but those of the lines (``border_lines``) and of the word RESEARCH. The bright line has the largest
-    stored value of the series, the dark one the smallest: they are seen on any window, and a station that
-    makes its window of the values finds the same one. Both passes over the source hold one slice.
+    stored value of the series, the dark one the smallest: they are seen on any window that shows something
+    of the series, and a station that makes its window of the values finds the same one. Both passes over the
+    source hold one slice.
 
     Classic images allocate 16 bits (PS3.3 C.8.3.1.1.4), whatever the source did. Burned In Annotation says
     whether the pixels tell who the patient is (C.7.6.1), to which nothing is added: it stays as it is.
