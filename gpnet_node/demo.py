@@ -120,9 +120,9 @@ def _clear(out: Path) -> None:
 @contextmanager
 def _pacs(root: Path) -> Iterator[tuple[Index, int]]:
     """A storage SCP of its own: the node's receiver over another archive. Its index, and its port."""
-    scanner = PeerConfig(name="node", ae_title="GPNET", may_store=True)
+    sender = PeerConfig(name="node", ae_title="GPNET", may_store=True, accept_other_classes=True)
     node = NodeConfig(ae_title="PACS", host=LOOPBACK, port=0, archive=root)
-    parts = build(Configuration(node=node, peers=(scanner,), routes=()), owner="demonstration")
+    parts = build(Configuration(node=node, peers=(sender,), routes=()), owner="demonstration")
     receiver = Receiver(
         configuration=parts.configuration,
         archive=parts.archive,

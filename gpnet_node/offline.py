@@ -83,7 +83,7 @@ def segment(
         paths=(*written, out / PICTURE),
         card=content.card,
         measurements=content.measurements,
-        notes=content.gate,
+        notes=(*results.left_out, *content.gate),
         reasons=content.quality.reasons,
     )
 

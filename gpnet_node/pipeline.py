@@ -40,6 +40,7 @@ class Results:
     route: RouteConfig | None
     content: Content
     objects: tuple[WrittenObject, ...]
+    left_out: tuple[str, ...]  # what could not be made of this series, and why
 
 
 def run(
@@ -77,6 +78,6 @@ def run(
         gate=decision.notes,
         background=background,
     )
-    objects = write_objects(content, profiles_of(decision.route))
+    objects, left_out = write_objects(content, profiles_of(decision.route))
     selfcheck.check(objects, content)
-    return Results(route=decision.route, content=content, objects=objects)
+    return Results(route=decision.route, content=content, objects=objects, left_out=left_out)

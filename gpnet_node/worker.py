@@ -206,12 +206,13 @@ class Worker:
         peers = [self._configuration.peer(name) for name in (route.destinations if route else ())]
         kept = tuple(self._kept(job, it) for it in results.objects)
         owed = [(it.name, peer.name) for peer in peers for it in results.objects if it.is_for(peer.profile)]
+        told = (*results.left_out, *content.gate)
         if doubts:
-            reports, told = self._refusal(job, f"a person must look at it: {'; '.join(doubts)}", route)
-            kept, owed = (*kept, *reports), [*owed, *told]
+            reports, due = self._refusal(job, f"a person must look at it: {'; '.join(doubts)}", route)
+            kept, owed = (*kept, *reports), [*owed, *due]
         return Outcome(
             state=JobState.NEEDS_REVIEW if doubts else JobState.WRITTEN,
-            sentence="; ".join([*doubts, f"{len(results.objects)} objects written", *content.gate]),
+            sentence="; ".join([*doubts, f"{len(results.objects)} objects written", *told]),
             route=route.name if route else None,
             model=f"{card.name} {card.version}",
             label_digest=content_digest(content.labels, card, self._identity(job)),
@@ -221,8 +222,8 @@ class Worker:
 
     def _refused(self, job: Job, state: JobState, sentence: str) -> Outcome:
         """There is no result; those who want to know are told why."""
-        reports, told = self._refusal(job, sentence, None)
-        return Outcome(state=state, sentence=sentence, results=reports, owed=told)
+        reports, due = self._refusal(job, sentence, None)
+        return Outcome(state=state, sentence=sentence, results=reports, owed=due)
 
     def _refusal(
         self, job: Job, reason: str, route: RouteConfig | None

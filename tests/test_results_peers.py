@@ -152,7 +152,8 @@ def everything(head: Head, card: ModelCard) -> tuple[WrittenObject, ...]:
             replaces=OLDER,
         ),
     )  # fmt: skip
-    objects = write_objects(content, EVERYTHING)
+    objects, left_out = write_objects(content, EVERYTHING)
+    assert left_out == ()
     check(objects, content)
     return (*objects, written("refusal", write_refusal(head.paths, "slices 1-4 are missing", JOB)))
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from gpnet_node.config import ResultProfile
+from gpnet_node.errors import InputError
 from gpnet_node.results.burned_in import write_burned_in
 from gpnet_node.results.capture import write_capture, write_pdf
 from gpnet_node.results.content import Content
@@ -15,12 +16,26 @@ from gpnet_node.results.surface import write_surfaces
 from gpnet_node.results.written import WrittenObject, written
 
 
-def write_objects(content: Content, profiles: Sequence[ResultProfile]) -> tuple[WrittenObject, ...]:
+def write_objects(
+    content: Content, profiles: Sequence[ResultProfile]
+) -> tuple[tuple[WrittenObject, ...], tuple[str, ...]]:
     """Every object that any of the profiles holds, in a fixed order; a report brings its segmentation along.
 
-    Raises as the writers do.
+    The sentences say what could not be made of this series, and why; they hold nothing else up. Raises as the
+    writers do.
     """
-    return tuple(_written(content, profiles))
+    objects = list(_written(content, profiles))
+    if not any("mr" in profile.objects for profile in profiles):
+        return tuple(objects), ()
+    try:
+        return (*objects, *_burned_in(content)), ()
+    except InputError as exc:
+        return tuple(objects), (f"left out the images with contours: {exc}",)
+
+
+def _burned_in(content: Content) -> list[WrittenObject]:
+    images = write_burned_in(content.volume, content.labels, content.card, content.job)
+    return [written("mr", image, part=f"{image.InstanceNumber:03d}") for image in images]
 
 
 def _written(content: Content, profiles: Sequence[ResultProfile]) -> Iterator[WrittenObject]:
@@ -36,9 +51,6 @@ def _written(content: Content, profiles: Sequence[ResultProfile]) -> Iterator[Wr
     if "stl" in wanted:
         for surface in write_surfaces(*basis):
             yield written("stl", surface, part=str(surface.InstanceNumber))
-    if "mr" in wanted:
-        for image in write_burned_in(*basis):
-            yield written("mr", image, part=f"{image.InstanceNumber:03d}")
     if {"capture", "pdf"} & wanted:
         page = compose(content)
         if "capture" in wanted:
