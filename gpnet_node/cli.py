@@ -181,7 +181,7 @@ def demo(
     console.print(f"Segmentation  {shown.segmentation}")
     console.print(f"Report        {shown.report}")
     console.print(f"Picture       {shown.picture}")
-    console.print(f"{shown.seconds:.1f} s from the last image to both objects at the PACS", style="dim")
+    console.print(f"{shown.seconds:.1f} s from the last image to all objects at the PACS", style="dim")
 
 
 # -- without the node ----------------------------------------------------------------------------------------
@@ -192,7 +192,9 @@ def segment(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the DICOM files of one series.")],
     out: Annotated[
         Path,
-        typer.Option(help="Folder for seg.dcm, sr.dcm and segmentation.png; inside DIR, it is not read."),
+        typer.Option(
+            help="Folder for the objects (seg.dcm, sr.dcm) and segmentation.png; inside DIR, it is not read."
+        ),
     ],
     config: ConfigFolder = None,
     no_gate: Annotated[

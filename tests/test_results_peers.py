@@ -6,9 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import get_args
 
+import highdicom as hd
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -88,7 +90,7 @@ def results(
         "axial": lambda: draw_head(folder),
         "oblique": lambda: draw_head(folder, orientation=OBLIQUE),
         "enhanced": lambda: draw_head(folder, orientation=OBLIQUE, enhanced=True),
-        "odd matrix": lambda: draw_head(folder, shape=(11, 33, 61), spacing_mm=(2.0, 1.5, 1.0)),
+        "odd matrix": lambda: draw_head(folder, shape=(11, 49, 77), spacing_mm=(2.0, 1.5, 1.0)),
         "empty GPi": lambda: without(draw_head(folder), 2),
         "greek": lambda: draw_head(folder, PatientName="Σπυρου^Διονυσιος"),
     }[request.param]()
@@ -232,6 +234,17 @@ def test_dcmqi_finds_each_segment_where_it_was_measured(results: Results, tmp_pa
         if measured.centroid_mm is not None:
             centre = image.TransformContinuousIndexToPhysicalPoint(voxels.mean(axis=0)[::-1].tolist())
             assert centre == pytest.approx(measured.centroid_mm, abs=0.01)
+
+
+def test_highdicom_reads_every_segment_of_every_form_back(results: Results, card: ModelCard) -> None:
+    labels = results.head.labels.labels
+
+    for it in (it for it in everything(results.head, card) if it.kind == "seg"):
+        seg = hd.seg.segread(BytesIO(it.content))
+        volume = seg.get_volume(combine_segments=True, allow_missing_positions=True)
+        assert set(seg.segment_numbers) == {structure.number for structure in card.structures}
+        same = volume.match_geometry(results.head.volume.geometry, tol=1e-3)
+        assert np.array_equal(same.array, labels)
 
 
 def test_dcmqi_reads_every_number_of_the_report(results: Results, tmp_path: Path) -> None:
