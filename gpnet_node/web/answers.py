@@ -1,12 +1,13 @@
 """Answers that are sent piece by piece, and addresses of things (PS3.18 8.6, 8.3.2)."""
 
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping
+from itertools import islice
 from typing import Any
 from uuid import uuid4
 
 from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from gpnet_node.intake.instance import is_safe_uid
 from gpnet_node.web.media import MULTIPART
@@ -19,13 +20,21 @@ HEADERS = {"Cache-Control": "private, no-store"}  # what is answered is about pa
 
 def in_pieces(
     pieces: Iterable[bytes], media_type: str, *, headers: Mapping[str, str] | None = None
-) -> StreamingResponse:
-    """Send what ``pieces`` yields while it yields it; it is closed when the client goes away, too."""
-    body = _pumped(_gathered(pieces))
-    return StreamingResponse(body, media_type=media_type, headers={**HEADERS, **(headers or {})})
+) -> Response:
+    """Send what ``pieces`` yields while it yields it; it is closed when the client goes away, too.
+
+    The beginning is made at once, in this thread: what goes wrong there can still be told by the status, and
+    an answer that is short is whole by then.
+    """
+    gathered = _gathered(pieces)
+    head = list(islice(gathered, 2))
+    said = {**HEADERS, **(headers or {})}
+    if len(head) < 2:
+        return Response(b"".join(head), 200, said, media_type)
+    return StreamingResponse(_pumped(head, gathered), media_type=media_type, headers=said)
 
 
-def multipart(parts: Iterable[Part], content_type: str) -> StreamingResponse:
+def multipart(parts: Iterable[Part], content_type: str) -> Response:
     """Send parts of one content type as multipart/related."""
     boundary = uuid4().hex
     return in_pieces(written(parts, boundary), f'{MULTIPART}; type="{content_type}"; boundary={boundary}')
@@ -76,9 +85,11 @@ def _gathered(pieces: Iterable[bytes]) -> Generator[bytes, None, None]:
         yield bytes(buffer)
 
 
-async def _pumped(pieces: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
+async def _pumped(head: Iterable[bytes], pieces: Generator[bytes, None, None]) -> AsyncIterator[bytes]:
     end: Any = object()
     try:
+        for piece in head:
+            yield piece
         while (piece := await run_in_threadpool(next, pieces, end)) is not end:
             yield piece
     finally:

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import Response
@@ -100,10 +99,9 @@ class Qido:
             )
         except QueryError as exc:
             raise HTTPException(400, str(exc)) from exc
-        first = list(next_of(found))  # a database that does not answer is told by the status
         root = root_url(request, self._url)
         headers = {"Warning": warning(_remark(search))} if search.unknown else {}
-        return in_pieces(_list(chain(first, found), level, root), media_type, headers=headers)
+        return in_pieces(_list(found, level, root), media_type, headers=headers)
 
     def _understood(self, request: Request, level: Level) -> _Search:
         """Raises HTTPException 400."""
@@ -133,13 +131,6 @@ class Qido:
             fuzzy=_flag(query.get("fuzzymatching")),
             unknown=unknown,
         )
-
-
-def next_of(found: Iterator[Dataset]) -> Iterator[Dataset]:
-    """Yield the next of them, if there is one."""
-    for data_set in found:
-        yield data_set
-        return
 
 
 def _returned(level: Level, request: Request, include: list[str]) -> list[str]:
