@@ -1,6 +1,7 @@
 """Answers that are sent piece by piece, and addresses of things (PS3.18 8.6, 8.3.2)."""
 
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping
+from itertools import islice
 from typing import Any
 from uuid import uuid4
 
@@ -26,7 +27,7 @@ def in_pieces(
     an answer that is short is whole by then.
     """
     gathered = _gathered(pieces)
-    head = [piece for _, piece in zip(range(2), gathered, strict=False)]
+    head = list(islice(gathered, 2))
     said = {**HEADERS, **(headers or {})}
     if len(head) < 2:
         return Response(b"".join(head), 200, said, media_type)
