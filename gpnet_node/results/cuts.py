@@ -17,21 +17,28 @@ from gpnet_node.results.surfaces_view import look_at
 Colour = str | tuple[float, float, float]
 _FRAME = "#2a303a"
 # Around the structures in three dimensions.
-_AIR_MM = 2.5
+_AIR_MM = 3.5
+# From a structure's edge to the middle of its name.
+_NAME_MM = 2.6
 
 
-def shades_of(voxels: NDArray[np.float32], affine: NDArray[np.float64], plane: Plane) -> tuple[float, float]:
-    """Black and white for all panels, for contrast in the deep grey matter.
+def shades_of(volume: Volume, labels: LabelMap, plane: Plane) -> tuple[float, float]:
+    """Black and white for all panels, for contrast in and around the pallida.
 
-    Of what the plane holds, black lies below the darkest tissue, so that a dark pallidum still shows what is
-    within it, and white no further above the median than that darkest lies below it; CSF may saturate.
+    Between them lies what the pallida show (four standard deviations), and the middle four fifths of what the
+    plane holds; but white is no further above the median than black below it, by a quarter: CSF may saturate.
     """
-    seen = cut(voxels, affine, plane.points(1.0))
+    affine = np.asarray(volume.geometry.affine, dtype=float)
+    seen = cut(volume.voxels, affine, plane.points(1.0))
     seen = seen[np.isfinite(seen)]
     if not seen.size:
         return 0.0, 1.0
-    low, median, high = np.percentile(seen, (0.5, 50, 99.5))
-    black, white = low - 0.3 * (median - low), min(high, median + 1.1 * (median - low))
+    inside = volume.voxels[labels.labels > 0].astype(float)
+    inside = inside if inside.size else seen
+    low, median, high = np.percentile(seen, (10, 50, 90))
+    reach = 4 * inside.std()
+    black = min(low, inside.mean() - reach)
+    white = max(inside.mean() + reach, min(high, median + 1.25 * (median - black)))
     return float(black), float(max(white, black + 1e-6))
 
 
@@ -143,30 +150,37 @@ def _draw_contours(
         inside = share > 0.5
         if structure.side in panel.sides:
             centres[structure.number] = (structure, np.stack([x[inside], y[inside]], axis=1))
-    _name(axes, list(centres.values()))
+    _name(axes, panel.plane, list(centres.values()))
 
 
-def _name(axes: Axes, cuts: list[tuple[Structure, NDArray[np.float64]]]) -> None:
-    """Write each structure's name beside it, on the side that is turned away from the others."""
+def _name(axes: Axes, plane: Plane, cuts: list[tuple[Structure, NDArray[np.float64]]]) -> None:
+    """Write each structure's name beside it, turned away from the others where that place is free."""
     for structure, places in cuts:
         others = [other.mean(axis=0) for it, other in cuts if it is not structure]
         away = places.mean(axis=0) - (np.mean(others, axis=0) if others else np.zeros(2))
         length = float(np.linalg.norm(away))
-        away = away / length if length > 0.5 else np.array([0.0, -1.0])
-        edge = places[(places @ away).argmax()]
-        x, y = edge + 2.6 * away
-        colour = rgb(structure)
-        text = axes.text(
-            x,
-            y,
-            short_name(structure),
-            fontsize=points(20),
-            color=colour,
-            ha="center",
-            va="center",
-            weight="bold",
-        )
+        first = np.arctan2(away[1], away[0]) if length > 0.5 else -np.pi / 2
+        spots = [_beside(places, first + np.radians(turn)) for turn in (0, 40, -40, 80, -80, 120, -120)]
+        x, y = next((spot for spot in spots if _is_free(spot, plane)), spots[0])
+        text = axes.text(x, y, short_name(structure), fontsize=points(20), color=rgb(structure))
+        text.set(ha="center", va="center", weight="bold")
         text.set_path_effects([Stroke(linewidth=points(4), foreground="black"), Normal()])
+
+
+def _beside(places: NDArray[np.float64], angle: float) -> tuple[float, float]:
+    direction = np.array([np.cos(angle), np.sin(angle)])
+    x, y = places[(places @ direction).argmax()] + _NAME_MM * direction
+    return float(x), float(y)
+
+
+def _is_free(spot: tuple[float, float], plane: Plane) -> bool:
+    """Whether a name there leaves title, letters and scale bar alone."""
+    left, right, bottom, top = _extent(plane)
+    x, y = spot
+    within = left + 5.5 < x < right - 5.5 and top + 6.0 < y < bottom - 4.5
+    in_title = x < left + 24 and y < top + 8.5
+    by_bar = x > right - 15 and y > bottom - 7
+    return within and not in_title and not by_bar
 
 
 def _annotate(axes: Axes, panel: Panel) -> None:

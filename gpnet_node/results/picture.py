@@ -65,7 +65,7 @@ def compose(content: Content) -> Page:
     volume, labels, card = content.volume, content.labels, content.card
     affine = np.asarray(volume.geometry.affine, dtype=float)
     panels = lay_out(labels, card, affine)
-    shades = shades_of(volume.voxels, affine, panels[-1].plane)
+    shades = shades_of(volume, labels, panels[-1].plane)
     figure = Figure(figsize=(WIDTH_PX / DPI, HEIGHT_PX / DPI), dpi=DPI, facecolor=BACKGROUND)
     FigureCanvasAgg(figure)
     write_head(figure)
