@@ -12,13 +12,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, get_args
 
 import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID, TimeElapsedColumn
 
-from gpnet_node.config import NODE_FILE, SHIPPED_MODEL, Configuration, defaults, load
+from gpnet_node.config import (
+    NODE_FILE,
+    SHIPPED_MODEL,
+    USUAL_PROFILE,
+    Configuration,
+    ObjectKind,
+    ResultProfile,
+    defaults,
+    load,
+)
 from gpnet_node.errors import (
     ConfigurationError,
     GpnetError,
@@ -40,6 +49,8 @@ EXIT_FAILED, EXIT_NOT_ELIGIBLE, EXIT_NOT_A_VOLUME, EXIT_NO_PALLIDUM, EXIT_CONFIG
 EXIT_NEEDS_REVIEW = 6
 USUAL_FOLDER = Path("ae_config")
 _FILE_COLUMNS = 250
+# What can be made of one series by itself; the others tell of a refusal or of an older result.
+OBJECTS = tuple(kind for kind in get_args(ObjectKind) if kind not in ("refusal", "rejection"))
 
 app = typer.Typer(
     help=(
@@ -66,6 +77,10 @@ AtlasFolder = Annotated[
     Path, typer.Option("--atlases", help="Folder with synthseg/, allen/, bigbrain/ and cit168/.")
 ]
 ModelFolder = Annotated[Path, typer.Option("--model", help="Folder with the model's card and weights.")]
+PlanFile = Annotated[
+    Path | None,
+    typer.Option(help="TOML file that tells where AC, PC and a midline point lie; the report then uses it."),
+]
 JobUid = Annotated[str, typer.Argument(metavar="JOB", help="The job's UID, as `status` shows it.")]
 
 
@@ -166,7 +181,7 @@ def demo(
     console.print(f"Segmentation  {shown.segmentation}")
     console.print(f"Report        {shown.report}")
     console.print(f"Picture       {shown.picture}")
-    console.print(f"{shown.seconds:.1f} s from the last image to both objects at the PACS", style="dim")
+    console.print(f"{shown.seconds:.1f} s from the last image to all objects at the PACS", style="dim")
 
 
 # -- without the node ----------------------------------------------------------------------------------------
@@ -177,12 +192,19 @@ def segment(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the DICOM files of one series.")],
     out: Annotated[
         Path,
-        typer.Option(help="Folder for seg.dcm, sr.dcm and segmentation.png; inside DIR, it is not read."),
+        typer.Option(
+            help="Folder for the objects (seg.dcm, sr.dcm) and segmentation.png; inside DIR, it is not read."
+        ),
     ],
     config: ConfigFolder = None,
     no_gate: Annotated[
         bool, typer.Option("--no-gate", help="Segment even what the routes would not.")
     ] = False,
+    objects: Annotated[
+        list[str] | None,
+        typer.Option("--object", help=f"What to write; once for each. One of {', '.join(OBJECTS)}."),
+    ] = None,
+    plan: PlanFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Segment one series without a network: files in, SEG, structured report and picture out.
@@ -191,11 +213,19 @@ def segment(
     result is doubtful and a person must look at it. The reason is on stderr.
     """
     from gpnet_node import display, offline
+    from gpnet_node.results.acpc import read_plan
 
     usual = config or (USUAL_FOLDER if (USUAL_FOLDER / NODE_FILE).is_file() else None)
     configuration = load(usual) if usual else defaults(out)  # nothing is archived
     with errors.status("reading, segmenting, writing"):
-        written = offline.segment(folder, out, configuration, gate=not no_gate)
+        written = offline.segment(
+            folder,
+            out,
+            configuration,
+            gate=not no_gate,
+            profile=_profile(objects),
+            plan=None if plan is None else read_plan(plan),
+        )
     if as_json:
         display.print_json(display.written_as_json(written))
     else:
@@ -207,6 +237,15 @@ def segment(
         errors.print(f"needs review: {reason}", style="yellow", markup=False, soft_wrap=True)
     if written.reasons:
         raise typer.Exit(EXIT_NEEDS_REVIEW)
+
+
+def _profile(objects: Sequence[str] | None) -> ResultProfile:
+    if objects is None:
+        return USUAL_PROFILE
+    unknown = sorted(set(objects) - set(OBJECTS))
+    if unknown:
+        raise ConfigurationError(f"--object: {', '.join(unknown)} is none of {', '.join(OBJECTS)}")
+    return ResultProfile.model_validate({"objects": objects})
 
 
 @app.command()
@@ -423,10 +462,14 @@ def cancel(job: JobUid, config: ConfigFolder = None) -> None:
 @app.command()
 def reprocess(
     series: Annotated[str, typer.Argument(metavar="SERIES_UID", help="The Series Instance UID.")],
+    plan: PlanFile = None,
     config: ConfigFolder = None,
 ) -> None:
     """Segment a series that was received again, as a new job; it takes the place of the earlier one."""
-    _move(config, lambda jobs, now: jobs.reprocess(series, now=now))
+    from gpnet_node.results.acpc import read_plan
+
+    told = None if plan is None else read_plan(plan).model_dump_json()
+    _move(config, lambda jobs, now: jobs.reprocess(series, plan=told, now=now))
 
 
 def _move(config: Path | None, how: "Callable[[Jobs, datetime], Job]") -> None:

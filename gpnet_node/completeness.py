@@ -64,6 +64,7 @@ class Watcher:
         *,
         node: NodeConfig,
         jobs: Jobs,
+        tell_incomplete: bool = False,
         look_into: Callable[[Sequence[Path]], Geometry] | None = None,
     ) -> None:
         self._engine = engine
@@ -71,6 +72,7 @@ class Watcher:
         self._root = archive_root
         self._node = node
         self._jobs = jobs
+        self._tell_incomplete = tell_incomplete
         self._look_into = look_into or examine
         self._looks: dict[str, _Look] = {}
 
@@ -169,9 +171,15 @@ class Watcher:
         ):
             return None
         job = None
-        if verdict.state is SeriesState.COMPLETE and look.geometry and look.geometry.has_images:
+        complete = verdict.state is SeriesState.COMPLETE
+        if look.geometry and look.geometry.has_images and (complete or self._tell_incomplete):
             job = self._jobs.create(
-                connection, row.uid, revision=row.revision, sentence=verdict.sentence, now=now
+                connection,
+                row.uid,
+                revision=row.revision,
+                sentence=verdict.sentence,
+                refusal=None if complete else f"the series is incomplete: {verdict.sentence}",
+                now=now,
             )
         return Decision(
             series_uid=row.uid,

@@ -127,6 +127,42 @@ class NodeConfig(_Frozen):
         return values
 
 
+class SegForm(_Frozen):
+    """How a segmentation is written, which receivers differ in.
+
+    ``labelmap``: one frame a slice with the segments' numbers, instead of one bit per segment.
+    ``empty_frames``: slices without a structure too. ``padded_columns``: empty columns are added on the right
+    up to a multiple of 8.
+    """
+
+    labelmap: bool = False
+    empty_frames: bool = True
+    padded_columns: bool = False
+
+    @property
+    def name(self) -> str:
+        """What sets it apart from the usual one, for names: empty, or ``-labelmap-nonempty``."""
+        parts = {
+            "labelmap": self.labelmap, "nonempty": not self.empty_frames, "padded": self.padded_columns
+        }  # fmt: skip
+        return "".join(f"-{name}" for name, holds in parts.items() if holds)
+
+
+BINARY = SegForm()
+# What can be written of a series; what each is for stands in ae_config/peers.toml.
+ObjectKind = Literal["seg", "sr", "rtstruct", "stl", "mr", "capture", "pdf", "refusal", "rejection"]
+
+
+class ResultProfile(_Frozen):
+    """Which objects a receiver gets, and how its segmentation is written."""
+
+    objects: tuple[ObjectKind, ...] = ("seg", "sr")
+    seg: SegForm = BINARY
+
+
+USUAL_PROFILE = ResultProfile()
+
+
 class PeerConfig(_Frozen):
     """One peer: its rights here, and, where host and port are given, a place to send results to."""
 
@@ -141,7 +177,13 @@ class PeerConfig(_Frozen):
     )
     accept_other_classes: bool = False  # keep its SR, secondary captures, raw data and the like
     hosts: tuple[str, ...] = ()  # IP addresses it may call from; empty means any
-    objects: tuple[Literal["seg", "sr"], ...] = ("seg", "sr")  # which results it is sent
+    objects: tuple[ObjectKind, ...] = ("seg", "sr")  # which results it is sent
+    seg: SegForm = BINARY
+
+    @property
+    def profile(self) -> ResultProfile:
+        """What it is sent."""
+        return ResultProfile(objects=self.objects, seg=self.seg)
 
     @property
     def may_call(self) -> bool:
@@ -231,6 +273,7 @@ class RouteConfig(_Frozen):
     name: Name
     model: Name  # a folder under model_weights
     destinations: tuple[str, ...] = ()  # names of peers
+    kept: ResultProfile = USUAL_PROFILE  # written in any case, for those who ask this node
     eligible: EligibilityConfig = EligibilityConfig()
 
 
@@ -259,6 +302,18 @@ class Configuration(_Frozen):
     def destination(self, ae_title: str) -> PeerConfig | None:
         """Return the peer that objects can be sent to under this AE title, or None: there is none."""
         return next((p for p in self.peers if p.is_destination and p.ae_title == ae_title.strip()), None)
+
+    def profiles(self, route: RouteConfig | None) -> tuple[ResultProfile, ...]:
+        """What is written of a route's series; None: of one that no gate was asked about."""
+        if route is None:
+            return (USUAL_PROFILE,)
+        return (route.kept, *(self.peer(name).profile for name in route.destinations))
+
+    def told_of_refusals(self, route: RouteConfig | None = None) -> tuple[str, ...]:
+        """Names of the route's destinations, or of all, that want to know why a series was not segmented."""
+        routes = self.routes if route is None else (route,)
+        names = dict.fromkeys(name for it in routes for name in it.destinations)
+        return tuple(name for name in names if "refusal" in self.peer(name).objects)
 
     def faults(self) -> Iterator[tuple[str, KeyPath, str]]:
         """Yield (file, key, sentence) for each name that is used twice or that nothing bears."""

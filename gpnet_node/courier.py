@@ -77,7 +77,7 @@ class Courier:
     def _record(self, debt: Debt, outcome: Outcome) -> None:
         fields = {
             "job": debt.job_uid,
-            "kind": debt.kind,
+            "object": debt.name,
             "peer": debt.peer,
             "instance": debt.sop_instance_uid,
         }
@@ -88,6 +88,9 @@ class Courier:
         elif outcome.verdict is Verdict.TRANSIENT:
             self._outbox.put_off(debt, comment=outcome.text, status=outcome.status, now=now)
             log.warning("an object is put off", reason=outcome.text, **fields)
+        elif outcome.verdict is Verdict.NOT_TAKEN:
+            self._outbox.left_out(debt, comment=outcome.text, status=outcome.status, now=now)
+            log.warning("an object is left out", reason=outcome.text, **fields)
         else:
             self._outbox.failed(debt, comment=outcome.text, status=outcome.status, now=now)
             log.error("an object will never be delivered", reason=outcome.text, **fields)

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import highdicom as hd
 import numpy as np
+from matplotlib.image import imsave
 from numpy.typing import NDArray
-from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
+from pydicom import dcmread
+from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage, SegmentationStorage
 
 from gpnet_node.config import SHIPPED_MODEL, Configuration, NodeConfig, PeerConfig, defaults
 from gpnet_node.dimse.receiver import Receiver
@@ -31,7 +33,6 @@ from gpnet_node.model.drawing.scene import Contrast, DrawSettings, Scene, Visibi
 from gpnet_node.model.evaluation.cohort import slab_geometry
 from gpnet_node.node import build, now
 from gpnet_node.results.measure import Measurement, measure
-from gpnet_node.results.picture import draw as draw_picture
 from gpnet_node.store.index import Index
 from gpnet_node.store.states import JobState
 from gpnet_node.supervisor import supervised
@@ -50,7 +51,7 @@ _PLAIN_SHAPE = DrawSettings(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shown:
-    """What the demonstration made. ``segmentation`` and ``report`` are the PACS's copies."""
+    """What the demonstration made. Segmentation, report and picture are what the PACS holds."""
 
     series: Path
     segmentation: Path
@@ -58,7 +59,7 @@ class Shown:
     picture: Path
     card: ModelCard
     measurements: tuple[Measurement, ...]
-    seconds: float  # from the end of the scanner's association to both objects at the PACS
+    seconds: float  # from the end of the scanner's association to all objects at the PACS
 
 
 def run(out: Path, *, seed: int, say: Callable[[str], None]) -> Shown:
@@ -81,12 +82,12 @@ def run(out: Path, *, seed: int, say: Callable[[str], None]) -> Shown:
             say("the node waits until the series is whole and quiet, segments it and sends the results")
             seconds = _wait_for_delivery(configuration)
         held = _held(pacs, out / "pacs")
-    say("drawing the picture from what the PACS holds")
+    say("reading back what the PACS holds")
     volume = assemble(split(read_headers(images))[0])
     labels = LabelMap(labels=_labels_of(held[SegmentationStorage], volume.geometry), geometry=volume.geometry)
     measurements = measure(volume, labels, card)
     picture = out / "segmentation.png"
-    draw_picture(volume, labels, card, picture, measurements)
+    imsave(picture, dcmread(held[SecondaryCaptureImageStorage]).pixel_array)
     return Shown(
         series=out / "scanner",
         segmentation=held[SegmentationStorage],
@@ -119,9 +120,9 @@ def _clear(out: Path) -> None:
 @contextmanager
 def _pacs(root: Path) -> Iterator[tuple[Index, int]]:
     """A storage SCP of its own: the node's receiver over another archive. Its index, and its port."""
-    scanner = PeerConfig(name="node", ae_title="GPNET", may_store=True)
+    sender = PeerConfig(name="node", ae_title="GPNET", may_store=True, accept_other_classes=True)
     node = NodeConfig(ae_title="PACS", host=LOOPBACK, port=0, archive=root)
-    parts = build(Configuration(node=node, peers=(scanner,), routes=()), owner="demonstration")
+    parts = build(Configuration(node=node, peers=(sender,), routes=()), owner="demonstration")
     receiver = Receiver(
         configuration=parts.configuration,
         archive=parts.archive,
@@ -141,7 +142,9 @@ def _pacs(root: Path) -> Iterator[tuple[Index, int]]:
 def _configuration(root: Path, pacs_port: int) -> Configuration:
     """The embedded defaults, with a scanner that may store and a PACS to send to."""
     scanner = PeerConfig(name="scanner", ae_title="SCANNER7T", may_store=True)
-    pacs = PeerConfig(name="pacs", ae_title="PACS", host=LOOPBACK, port=pacs_port)
+    pacs = PeerConfig(
+        name="pacs", ae_title="PACS", host=LOOPBACK, port=pacs_port, objects=("seg", "sr", "capture")
+    )
     plain = defaults(root, peers=(scanner, pacs), destinations=("pacs",))
     node = plain.node.model_copy(update={"host": LOOPBACK, "port": 0, "log_level": "warning"})
     return plain.model_copy(update={"node": node})
@@ -181,10 +184,10 @@ def _held(pacs: Index, root: Path) -> dict[str, Path]:
             for series in pacs.newest_series()
             for kept in pacs.instances(series.uid)
         }
-        if {SegmentationStorage, Comprehensive3DSRStorage} <= set(held):
+        if held.keys() >= {SegmentationStorage, Comprehensive3DSRStorage, SecondaryCaptureImageStorage}:
             return held
         time.sleep(0.05)
-    raise PeerError("the PACS does not hold both objects")
+    raise PeerError("the PACS does not hold all objects")
 
 
 def _labels_of(segmentation: Path, geometry: hd.VolumeGeometry) -> NDArray[np.uint8]:

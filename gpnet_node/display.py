@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -13,6 +13,7 @@ from gpnet_node.dimse.sender import Outcome, Verdict
 from gpnet_node.offline import Written
 from gpnet_node.overview import Overview, waits_for
 from gpnet_node.results.measure import Measurement
+from gpnet_node.store.outbox import Debt
 from gpnet_node.store.states import JobState, SeriesState
 
 if TYPE_CHECKING:
@@ -23,7 +24,12 @@ _STYLES: Mapping[str, str] = {
     **dict.fromkeys((JobState.FAILED, JobState.PARKED, SeriesState.INCOMPLETE), "red"),
     **dict.fromkeys((JobState.NEEDS_REVIEW, JobState.RUNNING, "owed"), "yellow"),
 }
-_VERDICT_STYLES = {Verdict.DELIVERED: "green", Verdict.TRANSIENT: "yellow", Verdict.PERMANENT: "red"}
+_VERDICT_STYLES = {
+    Verdict.DELIVERED: "green",
+    Verdict.TRANSIENT: "yellow",
+    Verdict.NOT_TAKEN: "yellow",
+    Verdict.PERMANENT: "red",
+}
 
 
 def print_json(value: object) -> None:
@@ -142,11 +148,11 @@ def overview(seen: Overview) -> RenderableType:
     for job in seen.jobs:
         jobs.add_row(job.uid, _state(job.state), str(job.attempts), job.series_uid, Text(job.reason))
     debts = _table("Outbox", "job", "object", "peer", "state", "tries", "next", "last", numbers=("tries",))
-    for debt in seen.debts:
+    for debt, count in _alike(seen.debts):
         due = f"{debt.next_attempt_at.astimezone():%H:%M:%S}" if debt.state == "owed" else "-"
         debts.add_row(
             debt.job_uid,
-            debt.kind,
+            debt.name if count == 1 else f"{debt.kind} x {count}",
             debt.peer,
             _state(debt.state),
             str(debt.attempts),
@@ -158,6 +164,15 @@ def overview(seen: Overview) -> RenderableType:
         history.add_row(f"{event.at.astimezone():%Y-%m-%d %H:%M:%S}", Text(event.sentence))
     free = Text(f"{seen.free_bytes / 1e9:.1f} GB free for the archive", style="dim")
     return Group(series, jobs, debts, *([history] if seen.history else []), free)
+
+
+def _alike(debts: Sequence[Debt]) -> Iterator[tuple[Debt, int]]:
+    """Objects of one kind that fare alike at one peer, told once, with their number: a series has many."""
+    alike: dict[tuple[object, ...], list[Debt]] = {}
+    for debt in debts:
+        key = (debt.job_uid, debt.kind, debt.peer, debt.state, debt.attempts, debt.comment)
+        alike.setdefault(key, []).append(debt)
+    return ((group[0], len(group)) for group in alike.values())
 
 
 def checked(found: Mapping[str, Any]) -> RenderableType:

@@ -24,7 +24,7 @@ FIELDS = frozenset(
         *("event", "level", "timestamp", "part", "exception", "traceback", "place", "left_out"),
         *("role", "owner", "pid", "signal", "exit_code", "device", "journal", "path"),
         *("job", "job_uid", "series", "series_uid", "study_uid", "revision", "route", "model"),
-        *("instance", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "version", "kind"),
+        *("instance", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "version", "object"),
         *("association_id", "calling_ae", "called_ae", "host", "port", "peer", "status", "outcome"),
         *("state", "reason", "why", "warning", "attempt", "attempts", "next_attempt_at"),
         *(

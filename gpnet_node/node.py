@@ -185,7 +185,13 @@ def _receive(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None
     for path in found.unreadable:
         log.error("a file of the archive cannot be read", path=str(path))
     node = parts.configuration.node
-    watcher = Watcher(parts.engine, parts.archive.root, node=node, jobs=parts.jobs)
+    watcher = Watcher(
+        parts.engine,
+        parts.archive.root,
+        node=node,
+        jobs=parts.jobs,
+        tell_incomplete=bool(parts.configuration.told_of_refusals()),
+    )
     receiver = Receiver(
         configuration=parts.configuration,
         archive=parts.archive,

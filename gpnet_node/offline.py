@@ -7,11 +7,13 @@ from pathlib import Path
 from uuid import uuid4
 
 from gpnet_node import pipeline
-from gpnet_node.config import Configuration, RouteConfig
+from gpnet_node.config import USUAL_PROFILE, Configuration, ResultProfile, RouteConfig
 from gpnet_node.errors import ConfigurationError, NotAVolumeError, StorageError
 from gpnet_node.imaging.frames import find_files
 from gpnet_node.model.card import ModelCard
 from gpnet_node.node import SegmentersOf, gpnet_segmenters, now
+from gpnet_node.results.acpc import Plan
+from gpnet_node.results.content import Background
 from gpnet_node.results.identifiers import JobIdentity
 from gpnet_node.results.measure import Measurement
 from gpnet_node.results.picture import draw
@@ -36,9 +38,13 @@ def segment(
     configuration: Configuration,
     *,
     gate: bool,
+    profile: ResultProfile = USUAL_PROFILE,
+    plan: Plan | None = None,
     segmenters: SegmentersOf = gpnet_segmenters,
 ) -> Written:
-    """Segment the series in ``folder`` and write SEG, report and picture to ``out``, replacing earlier ones.
+    """Segment the series in ``folder`` and write the profile's objects and the picture to ``out``.
+
+    Earlier ones of the same names are replaced.
 
     ``out`` may lie inside ``folder`` and is then not read. Raises NotEligibleError, NotAVolumeError and what
     else ``pipeline.run`` raises, StorageError, and ConfigurationError where ``out`` is ``folder``.
@@ -56,22 +62,29 @@ def segment(
         software_version=version("gpnet_node"),
     )
     routes = configuration.routes if gate else None
-    results = pipeline.run(paths, job=job, routes=routes, segmenter_for=segmenter_for)
-    card = segmenter_for(results.route).card
-    written = [out / f"{it.kind}.dcm" for it in results.objects]
+    results = pipeline.run(
+        paths,
+        job=job,
+        routes=routes,
+        segmenter_for=segmenter_for,
+        profiles_of=lambda _: (profile,),
+        background=Background(plan=plan),
+    )
+    content = results.content
+    written = [out / f"{it.name}.dcm" for it in results.objects]
     try:
         out.mkdir(parents=True, exist_ok=True)
         for path, it in zip(written, results.objects, strict=True):
             path.write_bytes(it.content)
     except OSError as exc:
         raise StorageError(f"{out}: {exc.strerror}") from exc
-    draw(results.volume, results.labels, card, out / PICTURE, results.measurements)
+    draw(content, out / PICTURE)
     return Written(
         paths=(*written, out / PICTURE),
-        card=card,
-        measurements=results.measurements,
-        notes=results.notes,
-        reasons=results.quality.reasons,
+        card=content.card,
+        measurements=content.measurements,
+        notes=(*results.left_out, *content.gate),
+        reasons=content.quality.reasons,
     )
 
 

@@ -5,20 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pydicom import Dataset
-
-from gpnet_node.config import RouteConfig
+from gpnet_node.config import USUAL_PROFILE, ResultProfile, RouteConfig
 from gpnet_node.errors import NotEligibleError
 from gpnet_node.imaging import gate, series
-from gpnet_node.imaging.volume import LabelMap, Volume, assemble
+from gpnet_node.imaging.volume import Volume, assemble
 from gpnet_node.model.card import ModelCard
-from gpnet_node.model.segmentation import Quality, Segmentation
+from gpnet_node.model.segmentation import Segmentation
 from gpnet_node.results import selfcheck
-from gpnet_node.results.header import encode
+from gpnet_node.results.content import NOTHING_KNOWN, Background, Content
 from gpnet_node.results.identifiers import JobIdentity
-from gpnet_node.results.measure import Measurement, measure
-from gpnet_node.results.report import write_report
-from gpnet_node.results.seg import write_seg
+from gpnet_node.results.measure import measure
+from gpnet_node.results.objects import write_objects
+from gpnet_node.results.written import WrittenObject
 
 
 class Segmenter(Protocol):
@@ -32,30 +30,17 @@ class Segmenter(Protocol):
         """Label map on exactly the volume's grid, and how far to trust it. Raises NoPallidumError."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class WrittenObject:
-    """One DICOM object as the bytes of its Part 10 file. ``kind``: ``seg`` or ``sr``."""
-
-    kind: str
-    sop_class_uid: str
-    sop_instance_uid: str
-    content: bytes
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Results:
     """What one series became. ``route`` is None when the gate was not asked.
 
-    Where ``quality`` has reasons, a person must look at the objects before they leave.
+    Where the content's quality has reasons, a person must look at the objects before they leave.
     """
 
     route: RouteConfig | None
-    notes: tuple[str, ...]
-    volume: Volume
-    labels: LabelMap
-    quality: Quality
-    measurements: tuple[Measurement, ...]
+    content: Content
     objects: tuple[WrittenObject, ...]
+    left_out: tuple[str, ...]  # what could not be made of this series, and why
 
 
 def run(
@@ -64,8 +49,10 @@ def run(
     job: JobIdentity,
     routes: Sequence[RouteConfig] | None,
     segmenter_for: Callable[[RouteConfig | None], Segmenter],
+    profiles_of: Callable[[RouteConfig | None], Sequence[ResultProfile]] = lambda _: (USUAL_PROFILE,),
+    background: Background = NOTHING_KNOWN,
 ) -> Results:
-    """Segment one series; ``routes`` None leaves the gate out.
+    """Segment one series; ``routes`` None leaves the gate out. ``profiles_of`` a route: what is written.
 
     Raises NotEligibleError with the gate's reasons, NotAVolumeError or UnreadableInstanceError for a series
     that cannot be assembled, NoPallidumError, and SelfCheckError when an object disagrees with the label map.
@@ -81,28 +68,16 @@ def run(
     volume = assemble(decision.stack)
     segmenter = segmenter_for(decision.route)
     segmentation = segmenter.segment(volume)
-    labels, quality = segmentation.labels, segmentation.quality
-    measurements = measure(volume, labels, segmenter.card)
-    seg = write_seg(volume, labels, segmenter.card, job)
-    notes = (*decision.notes, *(f"Needs review: {reason}." for reason in quality.reasons))
-    report = write_report(volume, labels, measurements, seg, segmenter.card, job, notes=notes)
-    objects = (_written("seg", seg), _written("sr", report))
-    selfcheck.check(objects[0].content, objects[1].content, volume, labels, measurements, segmenter.card)
-    return Results(
-        route=decision.route,
-        notes=decision.notes,
+    content = Content(
         volume=volume,
-        labels=labels,
-        quality=quality,
-        measurements=measurements,
-        objects=objects,
+        labels=segmentation.labels,
+        quality=segmentation.quality,
+        measurements=measure(volume, segmentation.labels, segmenter.card),
+        card=segmenter.card,
+        job=job,
+        gate=decision.notes,
+        background=background,
     )
-
-
-def _written(kind: str, dataset: Dataset) -> WrittenObject:
-    return WrittenObject(
-        kind=kind,
-        sop_class_uid=str(dataset.SOPClassUID),
-        sop_instance_uid=str(dataset.SOPInstanceUID),
-        content=encode(dataset),
-    )
+    objects, left_out = write_objects(content, profiles_of(decision.route))
+    selfcheck.check(objects, content)
+    return Results(route=decision.route, content=content, objects=objects, left_out=left_out)

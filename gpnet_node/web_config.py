@@ -60,6 +60,12 @@ class WebConfig(BaseModel):
             raise ValueError("it begins with http:// or https:// and names a host")
         return url.rstrip("/") if url else None
 
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _from_array(cls, origins: object) -> object:
+        """TOML has arrays alone; within ``node.toml`` they come here as lists."""
+        return tuple(origins) if isinstance(origins, list) else origins
+
     @field_validator("allowed_origins")
     @classmethod
     def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:

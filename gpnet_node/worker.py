@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from io import BytesIO
+from pathlib import Path
 
 from pydicom import dcmread
 
@@ -23,16 +24,24 @@ from gpnet_node.errors import (
     SelfCheckError,
     StaleJobError,
     StorageError,
+    UnreadableInstanceError,
 )
 from gpnet_node.imaging.frames import PLANE_CLASSES
 from gpnet_node.log import bound, get_logger
-from gpnet_node.pipeline import Results, Segmenter, WrittenObject
+from gpnet_node.pipeline import Results, Segmenter
+from gpnet_node.results.acpc import Plan
+from gpnet_node.results.check_notes import check_refusal
+from gpnet_node.results.content import Background
 from gpnet_node.results.identifiers import JobIdentity, content_digest
+from gpnet_node.results.refusal import write_refusal
+from gpnet_node.results.source import Reference, read_header
+from gpnet_node.results.written import WrittenObject, written
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.header import attributes_of
 from gpnet_node.store.index import Index
 from gpnet_node.store.jobs import Jobs
 from gpnet_node.store.states import Job, JobState, Outcome, ResultObject
+from gpnet_node.store.versions import data_set_start
 
 _BEATS_PER_LEASE = 4
 # How much of the drain time a running job gets; the rest is for giving it back.
@@ -125,13 +134,15 @@ class Worker:
     def _outcome(self, job: Job) -> Outcome:
         """Run the pipeline and keep what it makes. Raises StorageError."""
         try:
+            if job.refusal is not None:
+                raise NotEligibleError([job.refusal])
             return self._written(job, self._results(job))
         except NotEligibleError as exc:
-            return Outcome(state=JobState.REJECTED, sentence=str(exc))
+            return self._refused(job, JobState.REJECTED, str(exc))
         except SelfCheckError as exc:
-            return Outcome(state=JobState.NEEDS_REVIEW, sentence=f"self-check: {exc}")
+            return self._refused(job, JobState.NEEDS_REVIEW, f"self-check: {exc}")
         except InputError as exc:
-            return Outcome(state=JobState.FAILED, sentence=str(exc))
+            return self._refused(job, JobState.FAILED, str(exc))
         except StorageError:
             raise
         except GpnetError as exc:
@@ -143,15 +154,38 @@ class Worker:
             return Outcome(state=JobState.FAILED, sentence=sentence)
 
     def _results(self, job: Job) -> Results:
-        kept = self._index.instances(job.series_uid, self._node.which_version)
-        images = [instance for instance in kept if instance.sop_class_uid in PLANE_CLASSES]
+        images = self._images(job)
         if not images:
             raise NotAVolumeError(f"series {job.series_uid} holds no images")
         return pipeline.run(
-            [self._archive.root / image.path for image in images],
+            images,
             job=self._identity(job),
             routes=self._configuration.routes,
             segmenter_for=self._segmenter_for,
+            profiles_of=self._configuration.profiles,
+            background=self._background(job),
+        )
+
+    def _images(self, job: Job) -> list[Path]:
+        kept = self._index.instances(job.series_uid, self._node.which_version)
+        return [self._archive.root / it.path for it in kept if it.sop_class_uid in PLANE_CLASSES]
+
+    def _background(self, job: Job) -> Background:
+        replaced = []
+        for it in self._jobs.replaced_by(job):
+            header = read_header(self._archive.root / it.path)
+            replaced.append(
+                Reference(
+                    series_instance_uid=str(header.SeriesInstanceUID),
+                    sop_class_uid=it.sop_class_uid,
+                    sop_instance_uid=it.sop_instance_uid,
+                    kind=it.kind,
+                )
+            )
+        return Background(
+            completeness=self._index.series(job.series_uid).reason,
+            plan=None if job.plan is None else Plan.model_validate_json(job.plan),
+            replaces=tuple(replaced),
         )
 
     def _identity(self, job: Job) -> JobIdentity:
@@ -167,30 +201,56 @@ class Worker:
 
         Nothing leaves of a doubtful result before the operator's release.
         """
-        route = results.route
-        card = self._segmenter_for(route).card
-        kept = tuple(self._kept(job, written) for written in results.objects)
+        route, content = results.route, results.content
+        card, doubts = content.card, content.quality.reasons
         peers = [self._configuration.peer(name) for name in (route.destinations if route else ())]
-        doubts = results.quality.reasons
+        kept = tuple(self._kept(job, it) for it in results.objects)
+        owed = [(it.name, peer.name) for peer in peers for it in results.objects if it.is_for(peer.profile)]
+        told = (*results.left_out, *content.gate)
+        if doubts:
+            reports, due = self._refusal(job, f"a person must look at it: {'; '.join(doubts)}", route)
+            kept, owed = (*kept, *reports), [*owed, *due]
         return Outcome(
             state=JobState.NEEDS_REVIEW if doubts else JobState.WRITTEN,
-            sentence="; ".join([*doubts, f"{len(kept)} objects written", *results.notes]),
+            sentence="; ".join([*doubts, f"{len(results.objects)} objects written", *told]),
             route=route.name if route else None,
             model=f"{card.name} {card.version}",
-            label_digest=content_digest(results.labels, card, self._identity(job)),
+            label_digest=content_digest(content.labels, card, self._identity(job)),
             results=kept,
-            owed=tuple((it.kind, peer.name) for peer in peers for it in kept if it.kind in peer.objects),
+            owed=tuple(owed),
         )
 
+    def _refused(self, job: Job, state: JobState, sentence: str) -> Outcome:
+        """There is no result; those who want to know are told why."""
+        reports, due = self._refusal(job, sentence, None)
+        return Outcome(state=state, sentence=sentence, results=reports, owed=due)
+
+    def _refusal(
+        self, job: Job, reason: str, route: RouteConfig | None
+    ) -> tuple[tuple[ResultObject, ...], tuple[tuple[str, str], ...]]:
+        """The report that says why nothing comes, and to whom it is owed; neither where nobody wants it."""
+        peers = self._configuration.told_of_refusals(route)
+        if not peers:
+            return (), ()
+        try:
+            images = self._images(job)
+            report = written("refusal", write_refusal(images, reason, self._identity(job)))
+            check_refusal(report.content, images[0], reason)
+        except (SelfCheckError, UnreadableInstanceError) as exc:
+            log.warning("nobody is told why a series was not segmented", reason=str(exc))
+            return (), ()
+        return (self._kept(job, report),), tuple((report.name, peer) for peer in peers)
+
     def _kept(self, job: Job, written: WrittenObject) -> ResultObject:
-        kept = self._archive.keep_result(job.uid, f"{written.kind}.dcm", written.content)
+        kept = self._archive.keep_result(job.uid, f"{written.name}.dcm", written.content)
         return ResultObject(
+            name=written.name,
             kind=written.kind,
             sop_class_uid=written.sop_class_uid,
             sop_instance_uid=written.sop_instance_uid,
             path=kept.path,
             sha256=kept.sha256,
-            size_bytes=len(written.content),
+            size_bytes=len(written.content) - data_set_start(BytesIO(written.content)),
             attributes=attributes_of(dcmread(BytesIO(written.content), stop_before_pixels=True)),
         )
 

@@ -1,6 +1,9 @@
 """A node that can be asked: the receiver with its catalogue, in this process, over real files."""
 
 import contextlib
+import socket
+import struct
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,9 +21,8 @@ from gpnet_node.config import Configuration, NodeConfig, PeerConfig
 from gpnet_node.dimse.receiver import Receiver
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.catalogue import Catalogue
-from gpnet_node.store.database import open_engine, upgrade
 from gpnet_node.store.index import Index
-from tests.stores import keep
+from tests.stores import keep, new_database
 
 STATION = PeerConfig(name="station", ae_title="STATION", may_query=True, may_retrieve=True)
 ASKER = PeerConfig(name="asker", ae_title="ASKER", may_query=True)
@@ -57,8 +59,7 @@ def answering(
     )
     archive = Archive(root)
     archive.prepare()
-    engine = open_engine(configuration.node.database)
-    upgrade(engine)
+    engine = new_database(root)
     index, catalogue = Index(engine), Catalogue(engine)
     receiver = Receiver(
         configuration=configuration,
@@ -129,3 +130,17 @@ def found(
             (int(status.Status), it) for status, it in association.send_c_find(identifier, UID(root + FIND))
         ]
     return answers[-1][0], [status for status, _ in answers[:-1]], [it for _, it in answers[:-1] if it]
+
+
+def acceptors() -> list[threading.Thread]:
+    """The threads of associations that nodes of this process hold open."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("AcceptorThread")]
+
+
+def cut(association: Association) -> None:
+    """End the connection without a word (TCP RST)."""
+    connection = association.dul.socket.socket if association.dul.socket else None
+    assert connection is not None
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+    association.kill()

@@ -96,7 +96,12 @@ ENHANCED: dict[str, Any] = {
     "RescaleIntercept": 0.0,
     "RescaleType": "US",
 }
-GROUP_OF = {**MACRO_OF, "RescaleType": "PixelValueTransformationSequence"}
+GROUP_OF = {
+    **MACRO_OF,
+    "RescaleType": "PixelValueTransformationSequence",
+    "WindowCenter": "FrameVOILUTSequence",
+    "WindowWidth": "FrameVOILUTSequence",
+}
 
 
 def ramp(slices: int, rows: int, columns: int) -> NDArray[np.uint16]:

@@ -8,11 +8,13 @@ from typing import Any
 
 from gpnet_node.config import (
     SHIPPED_MODEL,
+    USUAL_PROFILE,
     Configuration,
     ContrastRule,
     EligibilityConfig,
     NodeConfig,
     PeerConfig,
+    ResultProfile,
     RetryConfig,
     RouteConfig,
 )
@@ -34,10 +36,11 @@ def configuration_of(
     folder: Path,
     *,
     pacs: int | None = None,
+    profile: ResultProfile = USUAL_PROFILE,
     eligible: EligibilityConfig = COARSE,
     **settings: Any,  # noqa: ANN401  # as many types as node.toml has
 ) -> Configuration:
-    """A node with a scanner, and a PACS on port ``pacs``; ``settings`` are node.toml's."""
+    """A node with a scanner, and a PACS on port ``pacs`` with its profile; ``settings`` are node.toml's."""
     quick: dict[str, object] = {
         "archive": folder / "archive",
         "database": folder / "archive" / "node.sqlite",
@@ -53,7 +56,8 @@ def configuration_of(
     }
     peers = [PeerConfig(name="scanner", ae_title="SCANNER", may_store=True, accept_other_classes=True)]
     if pacs is not None:
-        peers.append(PeerConfig(name="pacs", ae_title="PACS", host="127.0.0.1", port=pacs))
+        place = PeerConfig(name="pacs", ae_title="PACS", host="127.0.0.1", port=pacs)
+        peers.append(place.model_copy(update={"objects": profile.objects, "seg": profile.seg}))
     destinations = () if pacs is None else ("pacs",)
     return Configuration(
         node=NodeConfig.model_validate(quick | settings),

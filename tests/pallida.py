@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpnet_node.config import BINARY, SegForm
 from gpnet_node.imaging.series import choose, read_headers, split
 from gpnet_node.imaging.volume import LabelMap, Volume, assemble
 from gpnet_node.model.card import ModelCard
-from gpnet_node.results.header import encode
+from gpnet_node.model.segmentation import Quality
+from gpnet_node.results.content import NOTHING_KNOWN, Background, Content
 from gpnet_node.results.identifiers import JobIdentity
-from gpnet_node.results.measure import Measurement, measure
+from gpnet_node.results.measure import measure
 from gpnet_node.results.report import write_report
 from gpnet_node.results.seg import write_seg
+from gpnet_node.results.written import WrittenObject, written
 from tests.factories import enhanced_mr, mr_series, normal_of
 
 # Double-oblique: 20 degrees about x, then 15 about z.
@@ -48,9 +51,9 @@ class Results:
     """Everything written for one head."""
 
     head: Head
-    measurements: tuple[Measurement, ...]
-    seg: bytes
-    sr: bytes
+    content: Content
+    seg: WrittenObject
+    sr: WrittenObject
 
 
 def draw_head(
@@ -86,14 +89,36 @@ def draw_head(
     return Head(paths=tuple(paths), volume=volume, labels=labels)
 
 
-def write_results(
-    head: Head, card: ModelCard, *, job: JobIdentity = JOB, omit_empty_frames: bool = False
-) -> Results:
+def content_of(
+    head: Head,
+    card: ModelCard,
+    *,
+    job: JobIdentity = JOB,
+    quality: Quality = Quality(),  # noqa: B008  # it is frozen
+    gate: tuple[str, ...] = (),
+    background: Background = NOTHING_KNOWN,
+) -> Content:
+    """What is told of a head, measured as the pipeline does."""
+    return Content(
+        volume=head.volume,
+        labels=head.labels,
+        quality=quality,
+        measurements=measure(head.volume, head.labels, card),
+        card=card,
+        job=job,
+        gate=gate,
+        background=background,
+    )
+
+
+def write_results(head: Head, card: ModelCard, *, job: JobIdentity = JOB, form: SegForm = BINARY) -> Results:
     """Measure and write both objects, as the pipeline does."""
-    measurements = measure(head.volume, head.labels, card)
-    seg = write_seg(head.volume, head.labels, card, job, omit_empty_frames=omit_empty_frames)
-    sr = write_report(head.volume, head.labels, measurements, seg, card, job)
-    return Results(head=head, measurements=measurements, seg=encode(seg), sr=encode(sr))
+    content = content_of(head, card, job=job)
+    seg = write_seg(head.volume, head.labels, card, job, form)
+    sr = write_report(content, seg)
+    return Results(
+        head=head, content=content, seg=written("seg", seg, form=form), sr=written("sr", sr, form=form)
+    )
 
 
 def _paint(

@@ -26,6 +26,7 @@ PACKAGES = {
     "/usr/bin/storescu": "dcmtk",
     "/usr/bin/storescp": "dcmtk",
     "/usr/bin/echoscu": "dcmtk",
+    "/usr/bin/dcmcjpeg": "dcmtk",
     "/usr/bin/findscu": "dcmtk",
     "/usr/bin/movescu": "dcmtk",
     "/usr/bin/getscu": "dcmtk",
@@ -33,6 +34,7 @@ PACKAGES = {
     DICOMWEB_PLUGIN: "orthanc-dicomweb",
     "/usr/bin/dcm2niix": "dcm2niix",
     "/usr/bin/openssl": "openssl",
+    "/usr/bin/chromium": "chromium",
 }
 
 

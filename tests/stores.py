@@ -15,6 +15,7 @@ from gpnet_node.store.header import header_of
 from gpnet_node.store.index import Index
 from gpnet_node.store.jobs import Jobs
 from gpnet_node.store.states import Arrival, Header, Job, JobState, Outcome, ResultObject
+from tests.peers import data_set_bytes
 
 START = datetime(2024, 1, 31, 10, 15, tzinfo=UTC)
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
@@ -88,7 +89,7 @@ def keep(archive: Archive, path: Path, *, at: datetime = START, association: int
         version=kept.version,
         transfer_syntax_uid=data_set.file_meta.TransferSyntaxUID,
         sha256=hashlib.sha256(content).hexdigest(),
-        size_bytes=len(content),
+        size_bytes=len(data_set_bytes(path)),
         path=kept.path,
         received_at=at,
         association_id=association,
@@ -124,7 +125,8 @@ def result(job: Job, kind: str = "seg") -> ResultObject:
         "Modality": kind.upper(),
     }
     return ResultObject(
-        kind=kind,
+        name=kind,
+        kind=kind.partition("-")[0],
         sop_class_uid=sop_class,
         sop_instance_uid=uid,
         size_bytes=1000,

@@ -19,8 +19,9 @@ RELEASED, ABORTED, OPEN = AssociationOutcome.RELEASED, AssociationOutcome.ABORTE
 class Node:
     """A store with its watcher; ``receive`` plays the receiver."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, tell_incomplete: bool = False) -> None:
         self.folder = folder
+        self.tell_incomplete = tell_incomplete
         self.archive = new_archive(folder)
         self.engine: Engine = new_database(folder)
         self.index = Index(self.engine)
@@ -29,7 +30,14 @@ class Node:
 
     def restart(self, look_into: Callable[[Sequence[Path]], Geometry] = examine) -> None:
         node = NodeConfig(archive=self.archive.root)
-        self.watcher = Watcher(self.engine, self.archive.root, node=node, jobs=self.jobs, look_into=look_into)
+        self.watcher = Watcher(
+            self.engine,
+            self.archive.root,
+            node=node,
+            jobs=self.jobs,
+            tell_incomplete=self.tell_incomplete,
+            look_into=look_into,
+        )
 
     def open(self, *, at: float = 0) -> int:
         return self.index.open_association(calling_ae="MR", host="192.0.2.1", owner="pid 1", now=after(at))
@@ -125,6 +133,18 @@ def test_a_series_with_a_gap_waits_a_minute_and_is_then_incomplete_naming_the_po
     assert "-1.0" in decision.sentence  # the missing slice lies at -5 + 4 x 1.0 mm
     assert uid in decision.sentence
     assert node.jobs.newest() == ()
+
+
+def test_where_peers_want_to_know_an_incomplete_series_gets_a_job_that_only_reports(tmp_path: Path) -> None:
+    node = Node(tmp_path, tell_incomplete=True)
+    paths = mr_series(tmp_path / "sent", slices=10)
+    node.receive(paths[:4] + paths[5:])
+
+    _, decision = decided(node, 30, 60)
+
+    (job,) = node.jobs.newest()
+    assert (decision.state, decision.job_uid) == (SeriesState.INCOMPLETE, job.uid)
+    assert job.refusal == f"the series is incomplete: {decision.sentence}"
 
 
 def test_a_slice_that_comes_late_closes_the_gap(tmp_path: Path) -> None:

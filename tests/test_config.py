@@ -53,6 +53,36 @@ def test_the_shipped_examples_load_and_show_the_defaults(tmp_path: Path) -> None
     assert shipped == embedded
 
 
+def test_a_peers_profile_says_which_objects_it_gets_and_how_its_segmentation_is_written(
+    tmp_path: Path,
+) -> None:
+    wanted = 'objects = ["seg", "rtstruct"]\n[peer.seg]\nlabelmap = true\nempty_frames = false\n'
+    profile = (
+        load(config_folder(tmp_path, peers=PACS.replace("localhost", "127.0.0.1") + wanted)).peers[0].profile
+    )
+
+    assert profile.objects == ("seg", "rtstruct")
+    assert profile.seg.name == "-labelmap-nonempty"
+
+
+def test_a_route_writes_what_it_keeps_and_what_each_destination_wants(tmp_path: Path) -> None:
+    peers = PACS + 'objects = ["stl", "refusal"]\n'
+    routes = (
+        f'[[route]]\nname = "r"\nmodel = "{SHIPPED_MODEL}"\ndestinations = ["pacs"]\n'
+        '[route.kept]\nobjects = ["seg", "sr", "rtstruct"]\n'
+    )
+    configuration = load(config_folder(tmp_path, peers=peers, routes=routes))
+
+    kept, pacs = configuration.profiles(configuration.routes[0])
+    assert kept.objects == ("seg", "sr", "rtstruct")
+    assert pacs.objects == ("stl", "refusal")
+    assert configuration.told_of_refusals() == ("pacs",)
+
+
+def test_an_object_that_does_not_exist_is_refused_with_its_line(tmp_path: Path) -> None:
+    assert "peers.toml, line 6" in fault(config_folder(tmp_path, peers=PACS + 'objects = ["sgm"]\n'))
+
+
 def test_relative_paths_count_from_the_folder_of_the_file_and_the_database_from_the_archive(
     tmp_path: Path,
 ) -> None:

@@ -63,7 +63,7 @@ class Bench:
         job = self.jobs.claim("worker", now=self.clock.now)
         assert job is not None
         results = tuple(self._result(job.uid, f"object{n}", path) for n, path in enumerate(objects))
-        owed = tuple((result.kind, peer) for result in results for peer in to)
+        owed = tuple((result.name, peer) for result in results for peer in to)
         outcome = Outcome(state=JobState.WRITTEN, sentence="written", results=results, owed=owed)
         self.jobs.finish(job.uid, "worker", outcome, now=self.clock.now)
         return job.uid
@@ -72,6 +72,7 @@ class Bench:
         kept = self.archive.keep_result(job_uid, f"{kind}.dcm", path.read_bytes())
         dataset = dcmread(path)
         return ResultObject(
+            name=kind,
             kind=kind,
             sop_class_uid=dataset.SOPClassUID,
             sop_instance_uid=dataset.SOPInstanceUID,
@@ -198,7 +199,7 @@ def test_the_warning_of_a_peer_is_kept_with_the_delivered_job(tmp_path: Path) ->
     assert (debt.status, "coerced" in debt.comment) == (0xB000, True)
 
 
-@pytest.mark.parametrize("status", [0xA900, 0xC000, 0x0122])
+@pytest.mark.parametrize("status", [0xA900, 0xC000])
 def test_a_permanent_refusal_fails_the_job_by_name_and_is_not_repeated(tmp_path: Path, status: int) -> None:
     with answering(status) as port:
         at = bench(tmp_path, port)
@@ -213,18 +214,49 @@ def test_a_permanent_refusal_fails_the_job_by_name_and_is_not_repeated(tmp_path:
     assert f"0x{status:04X}" in failed.reason
 
 
-def test_a_refused_class_fails_the_job_with_the_name_of_the_class(tmp_path: Path) -> None:
-    (path,) = mr_series(tmp_path / "objects", slices=1)
+def segmentation(folder: Path) -> Path:
+    """A file of a class that the peers here do not take."""
+    (path,) = mr_series(folder, slices=1, series="2")
     dataset = dcmread(path)
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = SegmentationStorage
     dataset.save_as(path)
-    with answering() as port:
+    return path
+
+
+def test_a_peer_gets_what_it_takes_and_what_was_left_out_is_told(tmp_path: Path) -> None:
+    with answering(0x0000) as port:
         at = bench(tmp_path, port)
-        job = at.written_job([path])
+        objects = [*mr_series(tmp_path / "objects", slices=1), segmentation(tmp_path / "other")]
+        job = at.written_job(objects)
+        at.courier.pay_once()
+
+    assert [debt.state for debt in at.outbox.of_job(job)] == [DebtState.PAID, DebtState.LEFT_OUT]
+    assert at.state(job) is JobState.DELIVERED
+    reason = at.jobs.get(job).reason
+    assert reason.startswith("1 objects stored by pacs; left out: peer pacs")
+    assert "Segmentation Storage" in reason
+
+
+def test_a_peer_that_takes_nothing_at_all_fails_the_job_by_name(tmp_path: Path) -> None:
+    with answering() as one, answering() as other:
+        at = bench(tmp_path, one, other)
+        job = at.written_job([segmentation(tmp_path / "other")], to=["pacs", "pacs2"])
         at.courier.pay_once()
 
     assert at.state(job) is JobState.FAILED
-    assert "Segmentation Storage" in at.jobs.get(job).reason
+    assert "peer pacs2 takes none of the objects" in at.jobs.get(job).reason
+
+
+def test_what_was_left_out_is_sent_once_the_peer_takes_it_and_the_operator_retries(tmp_path: Path) -> None:
+    at = bench(tmp_path, free_port())
+    job = at.written_job(mr_series(tmp_path / "objects", slices=1))
+    (debt,) = at.outbox.of_job(job)
+    at.outbox.left_out(debt, comment="peer pacs does not take it", now=at.clock.now)
+    assert at.state(job) is JobState.FAILED
+
+    at.jobs.retry(job, now=at.clock.now)
+
+    assert at.outbox.of_job(job)[0].state is DebtState.OWED
 
 
 def test_a_peer_that_stays_away_is_given_up_after_the_configured_hours(tmp_path: Path) -> None:
@@ -256,10 +288,10 @@ def test_an_object_that_left_the_archive_is_named_and_holds_no_other_up(tmp_path
         (at.archive.root / lost.path).unlink()
         at.courier.pay_once()
 
-    after = {debt.kind: debt for debt in at.outbox.of_job(job)}
-    assert after[kept.kind].state is DebtState.PAID
-    assert after[lost.kind].state is DebtState.OWED
-    assert str(lost.path) in after[lost.kind].comment
+    after = {debt.name: debt for debt in at.outbox.of_job(job)}
+    assert after[kept.name].state is DebtState.PAID
+    assert after[lost.name].state is DebtState.OWED
+    assert str(lost.path) in after[lost.name].comment
 
 
 def test_an_object_that_cannot_be_read_fails_by_name_and_holds_no_other_up(tmp_path: Path) -> None:

@@ -418,7 +418,7 @@ def test_pictures_come_as_png_or_jpeg_and_show_the_window_asked_for(tmp_path: Pa
 def test_a_segmentations_frame_is_a_picture_too(tmp_path: Path, model_folder: Path) -> None:
     head = draw_head(tmp_path / "head", shape=(20, 45, 50))
     path = tmp_path / "seg.dcm"
-    path.write_bytes(write_results(head, read_card(model_folder)).seg)
+    path.write_bytes(write_results(head, read_card(model_folder)).seg.content)
     frames = dcmread(path).pixel_array
     number = next(index for index, frame in enumerate(frames) if frame.any())
     with web_service(tmp_path, path) as web:

@@ -210,6 +210,21 @@ def _forget_the_catalogue(engine: Engine) -> None:
     with writing(engine) as connection:
         for table in (catalogue_instances, catalogue_series, catalogue_studies):
             table.drop(connection)
-        for column in ("size_bytes", "attributes"):
-            connection.exec_driver_sql(f"ALTER TABLE results DROP COLUMN {column}")
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+        for statement in _BACK_TO_0001:
+            connection.exec_driver_sql(statement)
+
+
+_BACK_TO_0001 = (
+    "ALTER TABLE jobs DROP COLUMN plan",
+    "ALTER TABLE jobs DROP COLUMN refusal",
+    "DROP INDEX outbox_by_debt",
+    "ALTER TABLE outbox RENAME COLUMN name TO kind",
+    "CREATE UNIQUE INDEX outbox_by_debt ON outbox (job_uid, kind, peer)",
+    "ALTER TABLE results RENAME TO named",
+    "CREATE TABLE results (job_uid VARCHAR NOT NULL, kind VARCHAR NOT NULL, sop_class_uid VARCHAR NOT NULL, "
+    "sop_instance_uid VARCHAR NOT NULL UNIQUE, path VARCHAR NOT NULL, sha256 VARCHAR NOT NULL, "
+    "PRIMARY KEY (job_uid, kind), FOREIGN KEY(job_uid) REFERENCES jobs (uid))",
+    "INSERT INTO results SELECT job_uid, kind, sop_class_uid, sop_instance_uid, path, sha256 FROM named",
+    "DROP TABLE named",
+    "UPDATE alembic_version SET version_num = '0001'",
+)

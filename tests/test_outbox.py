@@ -35,7 +35,7 @@ def test_every_object_is_owed_to_every_peer_with_its_archived_file(tmp_path: Pat
 
     debts = box.debts()
 
-    assert [(d.peer, d.kind) for d in debts] == [
+    assert [(d.peer, d.name) for d in debts] == [
         ("pacs", "seg"), ("pacs", "sr"), ("station", "seg"), ("station", "sr")
     ]  # fmt: skip
     assert debts[0].path == Path("results", box.job.uid, "seg.dcm")
@@ -71,9 +71,9 @@ def test_what_is_put_off_waits_longer_each_time_up_to_the_longest_wait(tmp_path:
     waits = []
     now = 0.0
     for _ in range(4):
-        debt = next(d for d in box.debts(now) if d.kind == "seg")
+        debt = next(d for d in box.debts(now) if d.name == "seg")
         box.outbox.put_off(debt, comment="no connection", now=after(now))
-        due = next(d for d in box.outbox.of_job(box.job.uid) if d.kind == "seg").next_attempt_at
+        due = next(d for d in box.outbox.of_job(box.job.uid) if d.name == "seg").next_attempt_at
         waits.append((due - after(now)).total_seconds())
         now += waits[-1]
 
@@ -122,7 +122,7 @@ def test_a_refused_object_fails_the_job_by_name_and_the_others_are_still_sent(tm
 
     assert box.state() is JobState.FAILED
     assert "0x0122" in box.jobs.get(box.job.uid).reason
-    assert [d.kind for d in box.debts(2)] == ["sr"]
+    assert [d.name for d in box.debts(2)] == ["sr"]
     box.outbox.paid(sr, status=0x0000, now=after(3))
     assert box.state() is JobState.FAILED
 
@@ -155,7 +155,7 @@ def test_nothing_leaves_of_a_job_that_needs_review_until_it_is_released(tmp_path
 
     jobs.release(job.uid, now=after(2000))
 
-    assert [d.kind for d in outbox.due(now=after(2000))] == ["seg"]
+    assert [d.name for d in outbox.due(now=after(2000))] == ["seg"]
 
 
 @pytest.mark.parametrize("end", ["cancelled", "superseded"])

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,30 +11,39 @@ from numpy.typing import NDArray
 
 from gpnet_node.errors import StorageError
 from gpnet_node.model.card import ModelCard, read_card
-from gpnet_node.results.measure import measure
-from gpnet_node.results.picture import draw
+from gpnet_node.model.segmentation import Quality
+from gpnet_node.results.picture import compose, draw
 from gpnet_node.results.planes import LEFT, POSTERIOR, Plane, cut, cut_structure
-from tests.pallida import OBLIQUE, Head, draw_head
+from gpnet_node.results.sheet import DPI, WIDTH_PX
+from tests.pallida import OBLIQUE, Head, content_of, draw_head
+from tests.segmenters import MODEL
 
-# The axial panel stands at the top left of the sheet, 84 mm wide on 674 pixels.
-AXIAL_LEFT, AXIAL_TOP, AXIAL_WIDTH, AXIAL_HEIGHT = 20, 86, 674, 481
+# Where the axial cut of both sides stands on the sheet, 113.3 mm wide.
+BOTH = (1066, 404, 518, 320)
+PIXEL_MM = 113.3 / 518
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def card(model_folder: Path) -> ModelCard:
     return read_card(model_folder)
 
 
-def drawn(head: Head, card: ModelCard, path: Path) -> NDArray[np.float64]:
+UNKNOWN = Quality()
+
+
+def drawn(head: Head, card: ModelCard, path: Path, quality: Quality = UNKNOWN) -> NDArray[np.float64]:
     """The picture's pixels, (row, column, RGB), 0 to 1."""
-    draw(head.volume, head.labels, card, path, measure(head.volume, head.labels, card))
+    draw(content_of(head, card, quality=quality), path)
     return np.asarray(imread(path), dtype=float)[..., :3]
 
 
-def coloured(picture: NDArray[np.float64], colour: tuple[int, int, int]) -> NDArray[np.intp]:
-    """Rows and columns of the axial panel's pixels that have a colour, (n, 2)."""
-    panel = picture[AXIAL_TOP : AXIAL_TOP + AXIAL_HEIGHT, AXIAL_LEFT : AXIAL_LEFT + AXIAL_WIDTH]
-    return np.argwhere(np.abs(panel - np.array(colour) / 255).max(axis=-1) < 0.06)
+def coloured(
+    picture: NDArray[np.float64], colour: tuple[int, int, int], box: tuple[int, int, int, int] = BOTH
+) -> NDArray[np.intp]:
+    """Rows and columns of a panel's pixels that have a colour, (n, 2)."""
+    left, top, width, height = box
+    panel = picture[top : top + height, left : left + width]
+    return np.argwhere(np.abs(panel - np.array(colour) / 255).max(axis=-1) < 0.1)
 
 
 @pytest.mark.parametrize("orientation", [(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), OBLIQUE], ids=["axial", "oblique"])
@@ -52,24 +64,62 @@ def test_a_structure_is_outlined_in_its_colour_where_it_lies_in_the_patient(
         cut_through = lps[np.abs(lps[:, 2] - middle[2]) < 0.6]
         found = coloured(picture, structure.colour)
         row, column = (found.min(axis=0) + found.max(axis=0)) / 2
-        x = middle[0] + (column - AXIAL_WIDTH / 2) * 84 / AXIAL_WIDTH
-        y = middle[1] + (row - AXIAL_HEIGHT / 2) * 84 / AXIAL_WIDTH
+        x = middle[0] + (column - BOTH[2] / 2) * PIXEL_MM
+        y = middle[1] + (row - BOTH[3] / 2) * PIXEL_MM
         outline = (cut_through[:, :2].min(axis=0) + cut_through[:, :2].max(axis=0)) / 2
         assert (x, y) == pytest.approx(outline, abs=0.8)
 
 
-def test_patient_left_is_on_the_right(tmp_path: Path, card: ModelCard) -> None:
-    picture = drawn(draw_head(tmp_path / "in"), card, tmp_path / "out.png")
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory, card: ModelCard) -> NDArray[np.float64]:
+    folder = tmp_path_factory.mktemp("picture")
+    return drawn(draw_head(folder / "in"), card, folder / "out.png")
 
+
+def test_patient_left_is_on_the_right(picture: NDArray[np.float64], card: ModelCard) -> None:
     for structure in card.structures:
         columns = coloured(picture, structure.colour)[:, 1]
-        assert (columns > AXIAL_WIDTH / 2).all() == (structure.side == "left")
+        assert (columns > BOTH[2] / 2).all() == (structure.side == "left")
 
 
-def test_the_picture_has_the_promised_size_and_a_dark_ground(tmp_path: Path, card: ModelCard) -> None:
-    picture = drawn(draw_head(tmp_path / "in"), card, tmp_path / "out.png")
+def test_each_side_is_cut_apart_in_three_directions_the_right_one_above(
+    picture: NDArray[np.float64], card: ModelCard
+) -> None:
+    for number in range(3):
+        for structure in card.structures:
+            above, below = ((16 + 348 * number, top, 340, 320) for top in (76, 404))
+            shown = [bool(len(coloured(picture, structure.colour, box))) for box in (above, below)]
+            assert shown == [structure.side == "right", structure.side == "left"]
 
-    assert picture.shape[:2] == (1205, 1400)
+
+def test_a_page_is_the_same_in_another_process_at_another_time(tmp_path: Path, card: ModelCard) -> None:
+    head = draw_head(tmp_path / "in")
+    page = compose(content_of(head, card))
+    script = """
+import sys
+from pathlib import Path
+
+from gpnet_node.model.card import read_card
+from gpnet_node.results.picture import compose
+from tests.pallida import content_of, draw_head
+
+head, card, out = draw_head(Path(sys.argv[1])), read_card(Path(sys.argv[2])), Path(sys.argv[3])
+page = compose(content_of(head, card))
+(out / "page.png").write_bytes(page.png())
+(out / "page.pdf").write_bytes(page.pdf())
+"""
+    repository = Path(__file__).resolve().parents[1]
+    command = [sys.executable, "-c", script, tmp_path / "in", MODEL, tmp_path]
+    environment = {**os.environ, "PYTHONHASHSEED": "99", "TZ": "Asia/Tokyo", "PYTHONPATH": str(repository)}
+
+    subprocess.run([str(part) for part in command], env=environment, check=True, timeout=240)
+
+    assert (tmp_path / "page.png").read_bytes() == page.png()
+    assert (tmp_path / "page.pdf").read_bytes() == page.pdf()
+
+
+def test_the_picture_has_the_promised_size_and_a_dark_ground(picture: NDArray[np.float64]) -> None:
+    assert picture.shape[:2] == (1131, 1600)
     assert picture[2, 2].max() < 0.12
 
 
@@ -96,11 +146,22 @@ def test_what_was_not_found_is_drawn_as_not_found(
         assert bool(len(coloured(picture, structure.colour))) == (structure.number in keep)
 
 
+def test_what_stands_in_the_panels_is_legible_at_1024_pixels(tmp_path: Path, card: ModelCard) -> None:
+    head = draw_head(tmp_path)
+    page = compose(content_of(head, card))
+
+    texts = [text for axes in page.figure.axes for text in axes.texts]
+
+    said = {text.get_text() for text in texts}
+    assert {"RIGHT", "LEFT", "R", "L", "A", "P", "S", "I", "GPe", "GPi", "10 mm", "20 mm"} <= said
+    assert min(float(text.get_fontsize()) for text in texts) * DPI / 72 * 1024 / WIDTH_PX >= 10
+
+
 def test_a_constant_volume_can_be_drawn(tmp_path: Path, card: ModelCard) -> None:
     head = draw_head(tmp_path / "in")
     flat = replace(head, volume=replace(head.volume, voxels=np.full_like(head.volume.voxels, 3)))
 
-    assert drawn(flat, card, tmp_path / "out.png").shape == (1205, 1400, 3)
+    assert drawn(flat, card, tmp_path / "out.png").shape == (1131, 1600, 3)
 
 
 def test_a_folder_that_is_not_there_is_the_operators_matter(tmp_path: Path, card: ModelCard) -> None:

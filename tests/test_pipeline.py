@@ -45,11 +45,11 @@ def test_files_of_a_series_become_a_segmentation_and_a_report(
 
     assert [written.kind for written in results.objects] == ["seg", "sr"]
     assert results.route == ROUTE
-    scores = [dice(results.labels.labels, drawn_head().labels, n) for n in (1, 2, 3, 4)]
+    scores = [dice(results.content.labels.labels, drawn_head().labels, n) for n in (1, 2, 3, 4)]
     assert min(scores) > 0.7
-    assert set(results.quality.edge_distance_mm) == {"left", "right"}
-    assert results.quality.reasons == ()
-    for measurement in results.measurements:
+    assert set(results.content.quality.edge_distance_mm) == {"left", "right"}
+    assert results.content.quality.reasons == ()
+    for measurement in results.content.measurements:
         assert 200 < measurement.volume_mm3 < 2000
 
 
@@ -108,7 +108,7 @@ def test_its_own_results_are_never_segmented(
 def test_the_written_series_is_the_drawn_head(series: tuple[Path, ...], segmenter: GPNetSegmenter) -> None:
     head = drawn_head()
 
-    volume = segmented(series, segmenter).volume
+    volume = segmented(series, segmenter).content.volume
 
     assert np.array_equal(volume.voxels, head.voxels.round())
     assert np.allclose(volume.geometry.affine, head.geometry.affine, atol=1e-4)

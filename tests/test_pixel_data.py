@@ -55,7 +55,7 @@ def test_frames_of_single_bits_are_right_though_they_begin_within_a_byte(
 ) -> None:
     head = draw_head(tmp_path / "head", shape=(11, 45, columns), spacing_mm=(3.0, 1.0, 1.0))
     path = tmp_path / "seg.dcm"
-    path.write_bytes(write_results(head, read_card(model_folder)).seg)
+    path.write_bytes(write_results(head, read_card(model_folder)).seg.content)
     frames = dcmread(path).pixel_array
     pixels = locate(path)
     assert pixels.bits_allocated == 1

@@ -146,6 +146,15 @@ def test_volumes_far_beyond_the_conventional_ones_need_review(card: ModelCard) -
     assert "400-750 mm3" in quality.reasons[0]
 
 
+def test_a_border_off_its_usual_place_is_told_by_the_shares_of_the_side_it_lies_in(card: ModelCard) -> None:
+    quality = assessed(card, side("left", probability=blocks(gpi_rows=3)), side("right"))
+
+    away = {name: features["share_deviation"] for name, features in quality.features.items()}
+    assert away["GPe left"] == pytest.approx(away["GPi left"])
+    assert away["GPe left"] > 0.15
+    assert away["GPe right"] < 0.05
+
+
 def test_sides_that_differ_by_more_than_the_cards_limit_need_review(card: ModelCard) -> None:
     quality = assessed(card, side("left", probability=blocks(gpi_rows=6)), side("right"))
 

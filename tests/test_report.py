@@ -12,7 +12,7 @@ from gpnet_node.results.header import encode
 from gpnet_node.results.measure import measure
 from gpnet_node.results.report import write_report
 from gpnet_node.results.seg import write_seg
-from tests.pallida import JOB, OBLIQUE, Head, draw_head, write_results
+from tests.pallida import JOB, OBLIQUE, Head, content_of, draw_head, write_results
 
 
 @pytest.fixture
@@ -55,8 +55,7 @@ def derivations(item: Dataset) -> list[Dataset]:
 
 def write(head: Head, card: ModelCard, *notes: str) -> Dataset:
     seg = write_seg(head.volume, head.labels, card, JOB)
-    measurements = measure(head.volume, head.labels, card)
-    report = write_report(head.volume, head.labels, measurements, seg, card, JOB, notes=notes)
+    report = write_report(content_of(head, card, gate=notes), seg)
     return dcmread(BytesIO(encode(report)))
 
 
@@ -123,10 +122,10 @@ def test_the_report_is_an_unverified_research_document(head: Head, card: ModelCa
     assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
     assert (report.VerificationFlag, report.CompletionFlag) == ("UNVERIFIED", "COMPLETE")
     assert report.ContentQualification == "RESEARCH"
-    assert [comment.TextValue for comment in items(report, "Comment")] == [
-        "RESEARCH, not for clinical use. Not a medical device.",
-        "The source has lost its distortion correction.",
-    ]
+    (comment,) = items(report, "Comment")
+    (remark,) = items(report, "Remark of the eligibility gate")
+    assert comment.TextValue == "RESEARCH, not for clinical use. Not a medical device."
+    assert remark.TextValue == "The source has lost its distortion correction."
     assert items(report, "Observer Type")[0].ConceptCodeSequence[0].CodeMeaning == "Device"
     assert (report.SeriesNumber, report.SeriesDescription) == (502, "GP-net measurements (RESEARCH)")
 
@@ -190,11 +189,11 @@ def test_another_segmentation_is_another_report(head: Head, card: ModelCard) -> 
     first = write_results(head, card)
     other = write_results(head, card, job=replace(JOB, job_uid="2.25.4712"))
 
-    assert dcmread(BytesIO(first.sr)).SOPInstanceUID != dcmread(BytesIO(other.sr)).SOPInstanceUID
+    assert first.sr.sop_instance_uid != other.sr.sop_instance_uid
 
 
 def test_a_note_in_another_script_survives(head: Head, card: ModelCard) -> None:
     report = write(head, card, "Gerät: 7 T, 山田")
 
-    assert items(report, "Comment")[-1].TextValue == "Gerät: 7 T, 山田"
+    assert items(report, "Remark of the eligibility gate")[-1].TextValue == "Gerät: 7 T, 山田"
     assert report.SpecificCharacterSet == "ISO_IR 192"

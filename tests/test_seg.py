@@ -14,14 +14,14 @@ from pydicom import DataElement, Dataset, config, dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.uid import ExplicitVRLittleEndian
 
+from gpnet_node.config import SegForm
 from gpnet_node.errors import ConfigurationError, SelfCheckError, UnreadableInstanceError
 from gpnet_node.model.card import ModelCard, read_card
 from gpnet_node.results.header import encode
-from gpnet_node.results.measure import measure
 from gpnet_node.results.report import write_report
 from gpnet_node.results.seg import write_seg
 from tests.factories import rewrite
-from tests.pallida import JOB, OBLIQUE, draw_head
+from tests.pallida import JOB, OBLIQUE, content_of, draw_head
 from tests.segmenters import MODEL
 
 NAMES = {
@@ -101,7 +101,7 @@ def test_frames_lie_on_the_source_grid_and_refer_to_the_images_they_lie_on(
     head = draw_head(tmp_path, orientation=OBLIQUE, enhanced=enhanced)
     of_frame = {(f.sop_instance_uid, f.frame_number): k for k, f in enumerate(head.volume.frames)}
 
-    seg = read_back(write_seg(head.volume, head.labels, card, JOB, omit_empty_frames=omit))
+    seg = read_back(write_seg(head.volume, head.labels, card, JOB, SegForm(empty_frames=not omit)))
 
     assert seg.FrameOfReferenceUID == head.volume.geometry.frame_of_reference_uid
     shared = seg.SharedFunctionalGroupsSequence[0]
@@ -229,7 +229,7 @@ def test_the_series_number_is_a_hundredfold_of_the_sources_where_that_fits_an_in
     head = draw_head(tmp_path, shape=(4, 48, 60), spacing_mm=(3.0, 1.0, 1.0), SeriesNumber=number)
 
     seg = write_seg(head.volume, head.labels, card, JOB)
-    report = write_report(head.volume, head.labels, measure(head.volume, head.labels, card), seg, card, JOB)
+    report = write_report(content_of(head, card), seg)
 
     assert read_back(seg).SeriesNumber == result
     assert read_back(report).SeriesNumber == result + 1
@@ -338,7 +338,7 @@ def test_other_content_has_other_uids(tmp_path: Path, card: ModelCard) -> None:
 
     first = write_seg(head.volume, head.labels, card, JOB)
     second = write_seg(head.volume, head.relabelled(moved).labels, card, JOB)
-    shorter = write_seg(head.volume, head.labels, card, JOB, omit_empty_frames=True)
+    shorter = write_seg(head.volume, head.labels, card, JOB, SegForm(empty_frames=False))
 
     assert len({seg.SOPInstanceUID for seg in (first, second, shorter)}) == 3
     assert len({seg.SeriesInstanceUID for seg in (first, second, shorter)}) == 3
@@ -385,7 +385,7 @@ def test_frames_that_are_all_empty_are_written_rather_than_none(tmp_path: Path, 
     head = draw_head(tmp_path)
     nothing = head.relabelled(np.zeros_like(head.labels.labels))
 
-    seg = read_back(write_seg(nothing.volume, nothing.labels, card, JOB, omit_empty_frames=True))
+    seg = read_back(write_seg(nothing.volume, nothing.labels, card, JOB, SegForm(empty_frames=False)))
 
     assert seg.NumberOfFrames == 80
     assert not any(seg.PixelData)

@@ -288,7 +288,8 @@ def test_moved_boxes_tell_how_well_they_agree(model_folder: Path, tmp_path: Path
     agreement = together.sides["left"].agreement
     assert agreement is not None
     assert 0.8 < min(agreement) <= 1
-    assert together.quality.features["GPe left"]["agreement"] == agreement[0]
+    told = together.quality.features["GPe left"]["agreement_logit"]
+    assert 1 / (1 + np.exp(-told)) == pytest.approx(min(agreement[0], 0.98))
     assert alone.sides["left"].agreement is None
 
 

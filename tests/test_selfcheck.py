@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.pixels.utils import pack_bits
 
+from gpnet_node.config import SegForm
 from gpnet_node.errors import SelfCheckError, StorageError
 from gpnet_node.model.card import ModelCard, read_card
 from gpnet_node.results.header import encode
 from gpnet_node.results.selfcheck import check
+from gpnet_node.results.written import WrittenObject
 from tests.pallida import OBLIQUE, Head, Results, draw_head, write_results
 
 
@@ -31,27 +34,21 @@ def results(
     return write_results(draw_head(folder, orientation=OBLIQUE, enhanced=request.param == "enhanced"), card)
 
 
-def verdict(results: Results, card: ModelCard, *, seg: bytes | None = None, sr: bytes | None = None) -> str:
+def verdict(
+    results: Results, card: ModelCard, *, seg: WrittenObject | None = None, sr: WrittenObject | None = None
+) -> str:
     """What the self-check says of these objects; empty if it lets them pass."""
-    head = results.head
     try:
-        check(
-            results.seg if seg is None else seg,
-            results.sr if sr is None else sr,
-            head.volume,
-            head.labels,
-            results.measurements,
-            card,
-        )
+        check((seg or results.seg, sr or results.sr), replace(results.content, card=card))
     except SelfCheckError as error:
         return str(error)
     return ""
 
 
-def changed(data: bytes, change: Callable[[Dataset], None]) -> bytes:
-    dataset = dcmread(BytesIO(data))
+def changed(written: WrittenObject, change: Callable[[Dataset], None]) -> WrittenObject:
+    dataset = dcmread(BytesIO(written.content))
     change(dataset)
-    return encode(dataset)
+    return replace(written, content=encode(dataset))
 
 
 def repaint(seg: Dataset, change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> None:
@@ -117,10 +114,34 @@ def test_any_orientation_and_spacing_passes(
     assert said == ""
 
 
-def test_a_segmentation_without_its_empty_frames_passes(tmp_path: Path, card: ModelCard) -> None:
-    results = write_results(draw_head(tmp_path), card, omit_empty_frames=True)
+FORMS = [
+    SegForm(labelmap=labelmap, empty_frames=empty, padded_columns=padded)
+    for labelmap in (False, True)
+    for empty in (False, True)
+    for padded in (False, True)
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name or "usual")
+def test_every_form_of_the_segmentation_passes_as_itself_and_no_other(
+    tmp_path: Path, card: ModelCard, form: SegForm
+) -> None:
+    results = write_results(draw_head(tmp_path, shape=(20, 48, 61)), card, form=form)
 
     assert verdict(results, card) == ""
+    for other in FORMS:
+        if other != form:
+            assert verdict(results, card, seg=replace(results.seg, form=other)) != ""
+
+
+def test_a_label_map_whose_numbers_are_exchanged_is_stopped(tmp_path: Path, card: ModelCard) -> None:
+    results = write_results(draw_head(tmp_path), card, form=SegForm(labelmap=True))
+
+    def exchange(seg: Dataset) -> None:
+        values = np.frombuffer(seg.PixelData, np.uint8)
+        seg.PixelData = np.choose(values, [0, 3, 2, 1, 4]).astype(np.uint8).tobytes()
+
+    assert "GPe left: " in verdict(results, card, seg=changed(results.seg, exchange))
 
 
 @pytest.mark.parametrize(
@@ -414,10 +435,10 @@ def test_objects_of_a_mirrored_label_map_are_stopped_though_they_agree_with_it(
 def test_a_label_that_the_card_does_not_name_is_an_error(results: Results, card: ModelCard) -> None:
     labels = results.head.labels.labels.copy()
     labels[0, 0, 0] = 9
-    head = results.head.relabelled(labels)
+    other = replace(results.content, labels=results.head.relabelled(labels).labels)
 
     with pytest.raises(SelfCheckError, match="holds 9"):
-        check(results.seg, results.sr, head.volume, head.labels, results.measurements, card)
+        check((results.seg, results.sr), other)
 
 
 def test_measurements_of_another_label_map_are_stopped(tmp_path: Path, card: ModelCard) -> None:
@@ -427,15 +448,15 @@ def test_measurements_of_another_label_map_are_stopped(tmp_path: Path, card: Mod
     results, other = write_results(head, card), write_results(head.relabelled(labels), card)
 
     with pytest.raises(SelfCheckError, match="GPe left: measured"):
-        check(results.seg, results.sr, head.volume, head.labels, other.measurements, card)
+        check((results.seg, results.sr), replace(results.content, measurements=other.content.measurements))
 
 
 @pytest.mark.parametrize("which", ["seg", "sr"])
 def test_bytes_that_are_no_such_object_are_stopped(results: Results, card: ModelCard, which: str) -> None:
-    other = {"seg": results.sr, "sr": results.seg}[which]
+    own, other = (results.seg, results.sr) if which == "seg" else (results.sr, results.seg)
 
-    assert "cannot be read back" in verdict(results, card, **{which: other})
-    assert "cannot be read back" in verdict(results, card, **{which: b""})
+    for content in (other.content, b""):
+        assert "cannot be read back" in verdict(results, card, **{which: replace(own, content=content)})
 
 
 def test_a_truncated_segmentation_is_stopped(results: Results, card: ModelCard) -> None:

@@ -111,7 +111,7 @@ def test_all_files_of_one_call_travel_on_one_association(tmp_path: Path) -> None
         (0xC000, Verdict.PERMANENT),
         (0xC123, Verdict.PERMANENT),
         (0x0110, Verdict.PERMANENT),
-        (0x0122, Verdict.PERMANENT),
+        (0x0122, Verdict.NOT_TAKEN),
         (0x0124, Verdict.PERMANENT),
     ],
 )
@@ -164,20 +164,20 @@ def test_an_unknown_host_name_is_transient(tmp_path: Path) -> None:
     assert outcome.verdict is Verdict.TRANSIENT
 
 
-def test_a_refused_class_is_permanent_and_named_while_the_others_are_delivered(tmp_path: Path) -> None:
+def test_a_class_that_is_not_taken_is_named_while_the_others_are_delivered(tmp_path: Path) -> None:
     with answering([0x0000]) as port:
         image, refused = sent(tmp_path, port, [*images(tmp_path), segmentation(tmp_path)])
 
     assert image.verdict is Verdict.DELIVERED
-    assert refused.verdict is Verdict.PERMANENT
+    assert refused.verdict is Verdict.NOT_TAKEN
     assert "Segmentation Storage" in refused.text
 
 
-def test_a_peer_that_takes_none_of_the_classes_is_a_permanent_refusal(tmp_path: Path) -> None:
+def test_a_peer_may_take_none_of_the_classes(tmp_path: Path) -> None:
     with answering([]) as port:
         (refused,) = sent(tmp_path, port, [segmentation(tmp_path)])
 
-    assert refused.verdict is Verdict.PERMANENT
+    assert refused.verdict is Verdict.NOT_TAKEN
     assert "Segmentation Storage" in refused.text
 
 

@@ -14,13 +14,15 @@ import pydicom
 import pytest
 
 from gpnet_node import pipeline
-from gpnet_node.config import SHIPPED_MODEL
+from gpnet_node.config import SHIPPED_MODEL, ResultProfile, SegForm
 from gpnet_node.errors import NoPallidumError
 from gpnet_node.imaging.volume import Volume
 from gpnet_node.model.segmentation import Segmentation
 from gpnet_node.node import Parts, build, now
 from gpnet_node.pipeline import Segmenter
+from gpnet_node.results.content import Background
 from gpnet_node.results.identifiers import JobIdentity
+from gpnet_node.store.database import writing
 from gpnet_node.store.states import Job, JobState
 from gpnet_node.worker import Worker
 from tests.nodes import configuration_of
@@ -109,7 +111,7 @@ def test_an_eligible_series_becomes_archived_objects_owed_to_the_routes_peers(tm
         assert done.model is not None
         assert done.model.startswith(SHIPPED_MODEL)
         assert [it.kind for it in results] == ["seg", "sr"]
-        assert [(d.kind, d.peer) for d in at.parts.outbox.of_job(job.uid)] == [
+        assert [(d.name, d.peer) for d in at.parts.outbox.of_job(job.uid)] == [
             ("seg", "pacs"),
             ("sr", "pacs"),
         ]
@@ -181,9 +183,9 @@ def test_a_doubtful_result_needs_review_and_leaves_only_when_the_operator_releas
         assert "the left pallidum is doubtful" in doubtful.reason
         assert [it.kind for it in kept] == ["seg", "sr"]
         report = (at.parts.archive.root / kept[1].path).read_bytes()
-        assert b"Needs review: the left pallidum is doubtful." in report
+        assert b"the left pallidum is doubtful" in report
         assert due_before == ()
-        assert [(d.kind, d.peer) for d in at.parts.outbox.due(now=now())] == [("seg", "pacs"), ("sr", "pacs")]
+        assert [(d.name, d.peer) for d in at.parts.outbox.due(now=now())] == [("seg", "pacs"), ("sr", "pacs")]
 
 
 def test_a_doubtful_result_that_the_operator_rejects_never_leaves(tmp_path: Path) -> None:
@@ -195,6 +197,123 @@ def test_a_doubtful_result_that_the_operator_rejects_never_leaves(tmp_path: Path
 
         assert at.job(job).state is JobState.REJECTED
         assert at.parts.outbox.due(now=now()) == ()
+
+
+WITH_REFUSALS = ResultProfile(objects=("seg", "sr", "refusal"))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "paths", "state", "words"),
+    [
+        ({"MagneticFieldStrength": 1.5}, slice(None), JobState.REJECTED, "1.5"),
+        ({}, slice(1, None, 2), JobState.FAILED, "misses"),
+    ],
+    ids=["not eligible", "no volume"],
+)
+def test_a_peer_that_wants_to_know_is_told_why_a_series_was_not_segmented(
+    tmp_path: Path, attributes: dict[str, Any], paths: slice, state: JobState, words: str
+) -> None:
+    with bench(tmp_path, profile=WITH_REFUSALS) as at:
+        head = draw_head(tmp_path / "series", **attributes)
+        job = at.queue((head.paths[0], *head.paths[1:][paths]))
+        at.work()
+
+        (due,) = at.parts.outbox.due(now=now())
+        assert at.job(job).state is state
+        assert (due.name, due.peer) == ("refusal", "pacs")
+        content = (at.parts.archive.root / due.path).read_bytes()
+        assert b"Not segmented because" in content
+        assert words.encode() in content
+
+
+def test_of_a_doubtful_result_only_the_report_of_the_doubt_leaves_before_the_release(tmp_path: Path) -> None:
+    with bench(tmp_path, DoubtfulSegmenter("the left pallidum is doubtful"), profile=WITH_REFUSALS) as at:
+        job = at.queue(draw_head(tmp_path / "series").paths)
+        at.work()
+
+        before = at.parts.outbox.due(now=now())
+        assert [debt.name for debt in before] == ["refusal"]
+        at.parts.outbox.paid(before[0], status=0, now=now())
+        assert at.job(job).state is JobState.NEEDS_REVIEW
+        at.parts.jobs.release(job.uid, now=now())
+        assert [debt.name for debt in at.parts.outbox.due(now=now())] == ["seg", "sr"]
+
+
+def test_a_series_that_is_incomplete_is_not_segmented_but_told_of(tmp_path: Path) -> None:
+    def never(volume: Volume) -> Segmentation:
+        pytest.fail("it was segmented")
+
+    with bench(tmp_path, Odd(never), profile=WITH_REFUSALS) as at:
+        job = at.queue(draw_head(tmp_path / "series").paths)
+        with writing(at.parts.engine) as connection:
+            told = at.parts.jobs.create(
+                connection, job.series_uid, revision=1, sentence="incomplete", now=now(),
+                refusal="the series is incomplete: its association was aborted",
+            )  # fmt: skip
+        at.work()
+
+        assert at.job(told).state is JobState.REJECTED
+        assert [debt.name for debt in at.parts.outbox.due(now=now())] == ["refusal"]
+
+
+def test_a_failed_job_that_is_retried_owes_no_report_of_its_failure_any_more(tmp_path: Path) -> None:
+    failing: list[Exception] = [NoPallidumError("no pallidum was found")]
+    sound = ThresholdSegmenter()
+
+    def act(volume: Volume) -> Segmentation:
+        if failing:
+            raise failing.pop()
+        return sound.segment(volume)
+
+    with bench(tmp_path, Odd(act), profile=WITH_REFUSALS) as at:
+        job = at.queue(draw_head(tmp_path / "series").paths)
+        at.work()
+        assert [debt.name for debt in at.parts.outbox.of_job(job.uid)] == ["refusal"]
+        at.parts.jobs.retry(job.uid, now=now())
+        at.work()
+
+        assert at.job(job).state is JobState.WRITTEN
+        assert [debt.name for debt in at.parts.outbox.of_job(job.uid)] == ["seg", "sr"]
+
+
+def test_a_newer_result_rejects_what_was_delivered_of_the_older_one_and_names_it(tmp_path: Path) -> None:
+    profile = ResultProfile(objects=("seg", "sr", "rejection"))
+    with bench(tmp_path, profile=profile) as at:
+        first = at.queue(draw_head(tmp_path / "series").paths)
+        at.work()
+        older = {it.name: it for it in at.parts.jobs.results(first.uid)}
+        for debt in at.parts.outbox.due(now=now()):
+            at.parts.outbox.paid(debt, status=0, now=now())
+        second = at.parts.jobs.reprocess(first.series_uid, now=now())
+        at.work()
+
+        newer = {it.name: at.parts.archive.root / it.path for it in at.parts.jobs.results(second.uid)}
+        assert set(older) == {"seg", "sr"}  # nothing was there to be rejected
+        assert set(newer) == {"seg", "sr", "rejection"}
+        note, report = pydicom.dcmread(newer["rejection"]), pydicom.dcmread(newer["sr"])
+        rejected = {
+            item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+            for item in note.ContentSequence
+            if "ReferencedSOPSequence" in item
+        }
+        assert rejected == {it.sop_instance_uid for it in older.values()}
+        (predecessor,) = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
+        assert predecessor.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == older["sr"].sop_instance_uid
+
+
+def test_each_peer_is_owed_its_own_form_of_the_segmentation_with_the_report_on_it(tmp_path: Path) -> None:
+    form = SegForm(labelmap=True, empty_frames=False)
+    with bench(tmp_path, profile=ResultProfile(seg=form)) as at:
+        job = at.queue(draw_head(tmp_path / "series").paths)
+        at.work()
+
+        kept = {it.name: at.parts.archive.root / it.path for it in at.parts.jobs.results(job.uid)}
+        assert set(kept) == {"seg", "sr", "seg-labelmap-nonempty", "sr-labelmap-nonempty"}
+        owed = [debt.name for debt in at.parts.outbox.of_job(job.uid)]
+        assert owed == ["seg-labelmap-nonempty", "sr-labelmap-nonempty"]
+        labelmap = pydicom.dcmread(kept["seg-labelmap-nonempty"])
+        assert labelmap.SegmentationType == "LABELMAP"
+        assert labelmap.SOPInstanceUID.encode() in kept["sr-labelmap-nonempty"].read_bytes()
 
 
 def test_a_bug_ends_its_job_without_quoting_it_and_the_next_job_is_done(tmp_path: Path) -> None:
@@ -251,8 +370,10 @@ def test_objects_that_a_killed_run_left_behind_are_found_and_not_written_twice(t
     head = draw_head(tmp_path / "series")
     with bench(tmp_path) as at:
         job = at.queue(head.paths)
+        reason = at.parts.index.series(job.series_uid).reason
         killed = pipeline.run(
             head.paths,
+            background=Background(completeness=reason),
             job=JobIdentity(
                 job_uid=job.uid, created_at=job.created_at, node_ae_title="GPNET", software_version="0.1.0"
             ),
@@ -264,7 +385,7 @@ def test_objects_that_a_killed_run_left_behind_are_found_and_not_written_twice(t
 
         files = {path.name: path for path in (at.parts.archive.root / "results" / job.uid).iterdir()}
         assert sorted(files) == ["seg.dcm", "sr.dcm"]
-        assert [files[f"{it.kind}.dcm"].read_bytes() == it.content for it in killed.objects] == [True, True]
+        assert [files[f"{it.name}.dcm"].read_bytes() == it.content for it in killed.objects] == [True, True]
 
 
 def test_storage_that_fails_for_a_while_costs_an_attempt_and_not_the_job(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from types import MappingProxyType
 from pydicom.uid import (
     UID,
     Comprehensive3DSRStorage,
+    EncapsulatedSTLStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    RTStructureSetStorage,
     SegmentationStorage,
 )
 from pynetdicom import AllStoragePresentationContexts, build_context
@@ -21,7 +23,14 @@ from gpnet_node.config import PeerConfig
 from gpnet_node.intake.keeping import IMAGE_CLASSES, TRANSFER_SYNTAXES
 from gpnet_node.store.attributes import Level
 
-RESULT_CLASSES = (SegmentationStorage, Comprehensive3DSRStorage)
+# What this node writes itself and hardly anybody else: a PACS may route it back.
+RESULT_CLASSES = (
+    SegmentationStorage,
+    UID("1.2.840.10008.5.1.4.1.1.66.7"),  # Label Map Segmentation Storage, newer than the table of names
+    Comprehensive3DSRStorage,
+    RTStructureSetStorage,
+    EncapsulatedSTLStorage,
+)
 
 # What pixels are decoded to for a peer that does not take them as they are stored.
 DECODED_SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)

@@ -37,7 +37,12 @@ class Requested:
         """Whether the association is over, or its peer wants it to be."""
         association = self.association
         over = association.acse.is_aborted() or association.acse.is_release_requested()
-        return over or not association.is_established or not association.dul.is_alive()
+        return (
+            over
+            or association._sent_abort
+            or not association.is_established
+            or not association.dul.is_alive()
+        )
 
     def respond(self, response: Query) -> None:
         """Send a response, unless nobody waits for it any longer."""

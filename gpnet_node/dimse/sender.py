@@ -1,5 +1,6 @@
 """C-STORE and C-ECHO SCU: archived files go to one peer on one association, byte for byte (PS3.4 B)."""
 
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -8,7 +9,7 @@ from pathlib import Path
 import pydicom
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
-from pynetdicom import AE, _config, build_context
+from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import, from a table
@@ -19,16 +20,18 @@ from gpnet_node.intake.instance import is_safe_uid
 from gpnet_node.store.versions import UNREADABLE
 
 _SUCCESS = 0x0000
+_CLASS_NOT_SUPPORTED = 0x0122
 _STORED_WITH_WARNING = {
     0xB000: "the peer coerced data elements",
     0xB006: "the peer discarded data elements",
     0xB007: "the peer finds that the data set does not match its SOP class",
 }
+_SYNTAX_REFUSED = 4
 _REFUSED = {
     1: "refuses presentation contexts of SOP class {sop_class}",
     2: "refuses SOP class {sop_class} without a reason",
     3: "does not take SOP class {sop_class}",
-    4: "takes SOP class {sop_class}, but not in transfer syntax {transfer_syntax}",
+    _SYNTAX_REFUSED: "takes SOP class {sop_class}, but not in transfer syntax {transfer_syntax}",
 }
 
 
@@ -37,6 +40,7 @@ class Verdict(Enum):
 
     DELIVERED = "delivered"  # the peer holds it
     TRANSIENT = "transient"  # not now: try again later
+    NOT_TAKEN = "not taken"  # the peer does not take its class at all
     PERMANENT = "permanent"  # the peer will never take it as it is
 
 
@@ -145,13 +149,25 @@ def associate(peer: PeerConfig, contexts: list[PresentationContext], node: NodeC
     ae.network_timeout = node.network_timeout_seconds
     try:
         association = ae.associate(
-            peer.host, peer.port, contexts=contexts, ae_title=peer.ae_title, max_pdu=node.max_pdu
+            peer.host,
+            peer.port,
+            contexts=contexts,
+            ae_title=peer.ae_title,
+            max_pdu=node.max_pdu,
+            evt_handlers=[(evt.EVT_CONN_OPEN, _send_at_once)],
         )
     except OSError as exc:
         raise TransientPeerError(f"peer {peer.name}: {peer.host} is not known to the network") from exc
     if association.is_established or association.rejected_contexts:
         return association
     raise _refusal(peer, association)
+
+
+def _send_at_once(event: evt.Event) -> None:
+    """A message goes out in several pieces; without this the last one waits 40 ms for the peer to confirm."""
+    connection = event.assoc.dul.socket
+    if connection is not None and connection.socket is not None:
+        connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _refusal(peer: PeerConfig, association: Association) -> TransientPeerError:
@@ -170,7 +186,8 @@ def _store(association: Association, peer: PeerConfig, item: _Item, message_id: 
         sentence = _REFUSED[refused].format(
             sop_class=item.sop_class_uid.name, transfer_syntax=item.transfer_syntax_uid.name
         )
-        return _outcome(item, Verdict.PERMANENT, None, f"peer {peer.name} {sentence}")
+        verdict = Verdict.PERMANENT if refused == _SYNTAX_REFUSED else Verdict.NOT_TAKEN
+        return _outcome(item, verdict, None, f"peer {peer.name} {sentence}")
     if not association.is_established:
         return _outcome(item, Verdict.TRANSIENT, None, f"peer {peer.name}: the association was lost")
     try:
@@ -194,7 +211,11 @@ def _refused_context(association: Association, item: _Item) -> int | None:
     ]
     # A class with one accepted encoding is taken; it is this encoding that is not.
     taken = any(context.abstract_syntax == pair[0] for context in association.accepted_contexts)
-    return 4 if taken or 4 in results else next((r for r in results if r in _REFUSED), 2)
+    return (
+        _SYNTAX_REFUSED
+        if taken or _SYNTAX_REFUSED in results
+        else next((r for r in results if r in _REFUSED), 2)
+    )
 
 
 def _judged(peer: PeerConfig, item: _Item, answer: pydicom.Dataset) -> Outcome:
@@ -214,14 +235,15 @@ def _judged(peer: PeerConfig, item: _Item, answer: pydicom.Dataset) -> Outcome:
     if status & 0xFF00 == 0xA700:
         text = f"peer {peer.name} is out of resources (0x{status:04X})"
         return _outcome(item, Verdict.TRANSIENT, status, text)
-    return _outcome(item, Verdict.PERMANENT, status, f"peer {peer.name} {_failure(status)} (0x{status:04X})")
+    verdict = Verdict.NOT_TAKEN if status == _CLASS_NOT_SUPPORTED else Verdict.PERMANENT
+    return _outcome(item, verdict, status, f"peer {peer.name} {_failure(status)} (0x{status:04X})")
 
 
 def _failure(status: int) -> str:
     named = {
         0x0110: "failed while processing it",
         0x0117: "finds the SOP instance UID invalid",
-        0x0122: "does not support the SOP class",
+        _CLASS_NOT_SUPPORTED: "does not support the SOP class",
         0x0124: "does not authorise us to store",
     }
     ranges = {0xA900: "finds that the data set does not match its SOP class"}

@@ -16,10 +16,11 @@ from gpnet_node.config import NodeConfig, PeerConfig
 from gpnet_node.dimse.contexts import DECODED_SYNTAXES
 from gpnet_node.dimse.sender import associate
 from gpnet_node.errors import PeerError, UnreadableInstanceError
-from gpnet_node.imaging.conversion import converted
 from gpnet_node.imaging.decoding import Codecs
+from gpnet_node.intake.conversion import converted
 from gpnet_node.log import get_logger
 from gpnet_node.store.catalogue import Held
+from gpnet_node.store.versions import data_set_start
 
 _MOST_CONTEXTS = 128  # of one association (PS3.8 9.3.2.2)
 _SUCCESS = 0x0000
@@ -60,10 +61,11 @@ class Storing:
     def store(self, held: Held) -> Result:
         """Send one instance and judge the answer. What cannot be sent fails alone."""
         syntax = _accepted_syntax(self.association, held)
-        if syntax is None:
+        if syntax is None or self.association._sent_abort:
             return Result.FAILED
         path = self.root / held.path
         try:
+            _require_whole(path, held)
             content = path if syntax == held.transfer_syntax_uid else self._converted(path, syntax)
             return _judged(self._sent(content))
         except UnreadableInstanceError as exc:
@@ -88,6 +90,17 @@ class Storing:
             originator_id=asked.message_id if asked else None,
         )
         return answer
+
+
+def _require_whole(path: Path, held: Held) -> None:
+    """Raise UnreadableInstanceError unless the file still holds as much as was indexed."""
+    try:
+        with path.open("rb") as file:
+            size_bytes = path.stat().st_size - data_set_start(file)
+    except OSError as exc:
+        raise UnreadableInstanceError(f"{held.path} cannot be read: {exc.strerror}") from exc
+    if size_bytes != held.size_bytes:
+        raise UnreadableInstanceError(f"{held.path} has {size_bytes} bytes instead of {held.size_bytes}")
 
 
 def _judged(answer: Dataset) -> Result:

@@ -1,1 +1,1 @@
-"""What an instance goes through on its way into the archive, whichever protocol brings it."""
+"""What both protocols do with one instance, on its way into the archive and out of it."""

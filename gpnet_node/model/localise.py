@@ -90,7 +90,7 @@ def find_centres(image: sitk.Image, network: GPNet, device: torch.device) -> dic
                 left, right = sorted((one.centre_mm, other.centre_mm), key=lambda c: -c[0])
                 best = smaller, {"left": left, "right": right}
     if not best[1]:
-        found = "none was found" if most == 0 else "what was found is no pair of them, side by side"
+        found = {0: "none was found", 1: "only one was found"}.get(most, "what was found is no pair of them")
         raise NoPallidumError(f"a globus pallidus on either side is needed inside the volume: {found}")
     return best[1]
 

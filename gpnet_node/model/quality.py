@@ -18,10 +18,12 @@ from gpnet_node.model.patient_grid import edge_distance_mm, inside
 from gpnet_node.model.segmentation import Quality, SideProbability
 
 FEATURES = (
-    "expected_dice",  # 2 sum(p y) / (sum p + sum y): the Dice if the probabilities were right
+    "expected_dice_logit",  # of 2 sum(p y) / (sum p + sum y): the Dice if the probabilities were right
+    "agreement_logit",  # of the Dice between the moved boxes and their mean
     "entropy",  # mean over the structure, nats
     "interface_entropy",  # mean over the voxels where GPe and GPi touch, nats
     "volume_deviation",  # |ln(volume / geometric mean of the conventional range)|
+    "share_deviation",  # |GPi / (GPe + GPi) - that of the conventional volumes|
     "asymmetry",  # |left - right| / their mean
     "outside_share",
 )
@@ -84,17 +86,31 @@ def _features(
     entropy, classes = entropy_nats(side.probability), side.probability.argmax(0)
     mine, share = classes == structure.channel, side.probability[structure.channel]
     touching = _interface(classes)
-    middle = float(np.sqrt(np.prod(structure.volume_range_mm3)))
-    values = {
-        "expected_dice": float(2 * share[mine].sum() / max(share.sum() + mine.sum(), 1e-6)),
+    expected = float(2 * share[mine].sum() / max(share.sum() + mine.sum(), 1e-6))
+    return {
+        "expected_dice": expected,
+        "expected_dice_logit": float(_logit(expected)),
+        "agreement_logit": float(_logit(side.agreement[structure.channel - 1] if side.agreement else 1.0)),
         "entropy": float(entropy[mine].mean()) if mine.any() else float(np.log(3)),
         "interface_entropy": float(entropy[touching].mean()) if touching.any() else float(np.log(3)),
-        "volume_deviation": min(2.0, abs(float(np.log(max(volumes[structure.name], 1.0) / middle)))),
+        "volume_deviation": min(
+            2.0, abs(float(np.log(max(volumes[structure.name], 1.0) / _conventional_mm3(structure))))
+        ),
+        "share_deviation": _share_deviation(structure, volumes, card),
         "asymmetry": abs(_asymmetry_percent(structure, volumes, card)) / 100,
     }
-    if side.agreement is not None:
-        values["agreement"] = side.agreement[structure.channel - 1]
-    return values
+
+
+def _share_deviation(structure: Structure, volumes: Mapping[str, float], card: ModelCard) -> float:
+    """How far the structure's share of its side's volume is from that of the conventional volumes."""
+    side = [s for s in card.structures if s.side == structure.side]
+    usual = _conventional_mm3(structure) / sum(_conventional_mm3(s) for s in side)
+    found = volumes[structure.name] / max(sum(volumes[s.name] for s in side), 1.0)
+    return abs(found - usual)
+
+
+def _conventional_mm3(structure: Structure) -> float:
+    return float(np.sqrt(np.prod(structure.volume_range_mm3)))
 
 
 def _interface(classes: NDArray[np.integer]) -> NDArray[np.bool_]:
@@ -189,8 +205,7 @@ def fit_predicted_dice(
     before the ridge; a constant one gets no weight.
     """
     rows = np.array([[row[name] for name in names] for row in features])
-    clipped = np.clip(np.asarray(dice, float), *_CLIPPED)
-    target = np.log(clipped / (1 - clipped))
+    target = _logit(np.asarray(dice, float))
     mean, scale = rows.mean(0), rows.std(0)
     scaled = (rows - mean) / np.where(scale > 1e-9, scale, np.inf)
     penalty = _RIDGE * np.eye(len(names))
@@ -205,6 +220,13 @@ def fit_predicted_dice(
     )
     predicted = np.array([predict_dice(fitted, row) for row in features])
     return fitted.model_copy(update={"threshold": _threshold(predicted, np.asarray(dice, float))})
+
+
+def _logit(dice: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of a Dice, kept away from 0 and 1."""
+    clipped = np.clip(np.asarray(dice, float), *_CLIPPED)
+    logit: NDArray[np.float64] = np.log(clipped / (1 - clipped))
+    return logit
 
 
 def _threshold(predicted: NDArray[np.float64], dice: NDArray[np.float64]) -> float:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gpnet_node.imaging.volume import Volume
-from gpnet_node.model.card import ModelCard, Structure
+from gpnet_node.model.card import Structure
+from gpnet_node.results.acpc import Plan
 from gpnet_node.results.check_seg import code_key
+from gpnet_node.results.content import Content
 from gpnet_node.results.decode import DecodedReport, SrGroup
 from gpnet_node.results.findings import Findings
 from gpnet_node.results.truth import Truth, asymmetry
@@ -27,6 +28,11 @@ _WORDS = {
     ("110852", "373098007"): "mean signal",
     ("110852", "386136009"): "standard deviation of the signal",
     ("asymmetry", None): "asymmetry",
+    ("predicted-dice", None): "predicted Dice",
+    ("entropy", None): "entropy",
+    ("acpc-left", None): "place left of the mid-AC-PC point",
+    ("acpc-anterior", None): "place anterior of the mid-AC-PC point",
+    ("acpc-superior", None): "place above the AC-PC plane",
 }
 _Number = tuple[str, str | None]
 
@@ -34,12 +40,12 @@ _Number = tuple[str, str | None]
 def check_report(
     report: DecodedReport,
     seg_instance_uid: str,
-    volume: Volume,
+    content: Content,
     truth: Mapping[int, Truth],
-    card: ModelCard,
     findings: Findings,
 ) -> None:
-    """Compare a decoded report with the label map and the card."""
+    """Compare a decoded report with the label map, the card and what else it was to tell."""
+    card, volume = content.card, content.volume
     wanted = {frame.sop_instance_uid for frame in volume.frames} | {seg_instance_uid}
     missing = len(wanted - report.evidence)
     findings.expect(not missing, f"the report's evidence lacks {missing} of {len(wanted)} instances")
@@ -59,7 +65,7 @@ def check_report(
         )
         _check_codes(group, structure, findings)
         _check_point(group, structure, str(volume.geometry.frame_of_reference_uid), truth, findings)
-        _check_numbers(group, structure, _expected(structure, truth, card), findings)
+        _check_numbers(group, structure, _expected(structure, truth, content), findings)
 
 
 def _check_codes(group: SrGroup, structure: Structure, findings: Findings) -> None:
@@ -119,9 +125,10 @@ def _check_numbers(
 
 
 def _expected(
-    structure: Structure, truth: Mapping[int, Truth], card: ModelCard
+    structure: Structure, truth: Mapping[int, Truth], content: Content
 ) -> dict[_Number, tuple[float, str]]:
-    own = truth[structure.number]
+    own, card, quality = truth[structure.number], content.card, content.quality
+    left, front, up = _from_commissures(own, content.background.plan)
     x, y, z = (None, None, None) if own.centroid_mm is None else own.centroid_mm.tolist()
     values: dict[_Number, tuple[float | None, str]] = {
         ("118565006", None): (own.volume_mm3, "mm3"),
@@ -131,5 +138,23 @@ def _expected(
         ("110852", "373098007"): (own.mean, "1"),
         ("110852", "386136009"): (own.sd, "1"),
         ("asymmetry", None): (asymmetry(structure, truth, card), "%"),
+        ("predicted-dice", None): (quality.predicted_dice.get(structure.name), "1"),
+        ("entropy", None): (quality.entropy.get(structure.name), "1"),
+        ("acpc-left", None): (left, "mm"),
+        ("acpc-anterior", None): (front, "mm"),
+        ("acpc-superior", None): (up, "mm"),
     }
     return {key: (value, unit) for key, (value, unit) in values.items() if value is not None}
+
+
+def _from_commissures(own: Truth, plan: Plan | None) -> tuple[float | None, float | None, float | None]:
+    """Left, front and up of the middle between the commissures, mm: solved for, not projected."""
+    if plan is None or own.centroid_mm is None:
+        return None, None, None
+    ac, pc, third = (np.array(point) for point in (plan.ac_mm, plan.pc_mm, plan.midline_mm))
+    left = np.cross(third - pc, ac - pc)
+    left *= np.sign(left[0]) / np.linalg.norm(left)  # towards growing x
+    front = (ac - pc) / np.linalg.norm(ac - pc)
+    axes = np.stack([left, front, np.cross(front, left)], axis=1)
+    x, y, z = np.linalg.solve(axes, own.centroid_mm - (ac + pc) / 2).tolist()
+    return x, y, z

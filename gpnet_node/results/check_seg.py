@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from gpnet_node.config import BINARY, SegForm
 from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.model.card import Code, ModelCard
 from gpnet_node.results.decode import DecodedSeg, SegFrame
@@ -31,9 +32,11 @@ def check_seg(
     truth: Mapping[int, Truth],
     card: ModelCard,
     findings: Findings,
+    form: SegForm = BINARY,
 ) -> None:
-    """Compare a decoded segmentation with the label map and the card."""
-    _check_grid(seg, labels, findings)
+    """Compare a decoded segmentation with the label map and the card; it must be of that form."""
+    _check_grid(seg, labels, form, findings)
+    _check_frames(seg, labels, form, findings)
     _check_segments(seg, card, findings)
     _check_references(seg, volume, findings)
     names = {structure.number: structure.name for structure in card.structures}
@@ -41,23 +44,28 @@ def check_seg(
         _check_place(seg, index, frame, volume, labels, names, findings)
         for index, frame in enumerate(seg.frames)
     ]
-    _check_voxels(seg, slices, labels, names, findings)
+    _check_voxels(seg, slices, labels, names, form, findings)
     allowed_mm = CENTROID_TOLERANCE_MM + _turned_mm(seg, labels)
     for number, name in names.items():
         points = _points(seg, number)
         _check_shape(name, points, float(np.prod(seg.spacing_mm)), truth[number], allowed_mm, findings)
 
 
-def _check_grid(seg: DecodedSeg, labels: LabelMap, findings: Findings) -> None:
+def _columns(of_labels: int, form: SegForm) -> int:
+    return of_labels + (-of_labels % 8 if form.padded_columns else 0)
+
+
+def _check_grid(seg: DecodedSeg, labels: LabelMap, form: SegForm, findings: Findings) -> None:
     expected, found = str(labels.geometry.frame_of_reference_uid), str(seg.dataset.FrameOfReferenceUID)
     findings.expect(
         found == expected, f"the segmentation's frame of reference is {found}, the source's is {expected}"
     )
     affine = np.asarray(labels.geometry.affine, dtype=float)
     _, rows, columns = labels.labels.shape
+    wanted = _columns(columns, form)
     findings.expect(
-        (seg.rows, seg.columns) == (rows, columns),
-        f"the segmentation has {seg.rows} x {seg.columns} pixels, the label map {rows} x {columns}",
+        (seg.rows, seg.columns) == (rows, wanted),
+        f"the segmentation has {seg.rows} x {seg.columns} pixels, not the {rows} x {wanted} of the label map",
     )
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     findings.expect(
@@ -67,6 +75,20 @@ def _check_grid(seg: DecodedSeg, labels: LabelMap, findings: Findings) -> None:
     findings.expect(
         bool(np.abs(seg.orientation - _cosines(labels)).max() <= DIRECTION_TOLERANCE),
         "the segmentation's orientation is not the label map's",
+    )
+
+
+def _check_frames(seg: DecodedSeg, labels: LabelMap, form: SegForm, findings: Findings) -> None:
+    """Each slice, or each that is not empty, has its frame: for every segment one, or one for all."""
+    present = [(labels.labels == number).any(axis=(1, 2)) for number in seg.segments]
+    if form.labelmap:
+        present = [np.any(present, axis=0)]
+    every = form.empty_frames or not np.any(present)  # of nothing at all, the empty frames are written
+    wanted = len(present) * len(labels.labels) if every else int(np.sum(present))
+    findings.expect(len(seg.frames) == wanted, f"the segmentation has {len(seg.frames)} frames, not {wanted}")
+    findings.expect(
+        all((frame.segment is None) == form.labelmap for frame in seg.frames),
+        f"the segmentation is {'no' if form.labelmap else 'a'} label map",
     )
 
 
@@ -124,7 +146,8 @@ def _check_place(
     findings: Findings,
 ) -> int | None:
     """Return the slice that a frame lies on; its source reference must be that slice's."""
-    where = f"frame {index + 1} of {len(seg.frames)} ({names.get(frame.segment, 'no segment of the card')})"
+    whose = "all segments" if frame.segment is None else names.get(frame.segment, "no segment of the card")
+    where = f"frame {index + 1} of {len(seg.frames)} ({whose})"
     slice_index = _slice_at(frame.position_mm, labels)
     if slice_index is None:
         findings.expect(False, f"{where} lies on no slice of the source")
@@ -152,10 +175,12 @@ def _check_voxels(
     slices: Sequence[int | None],
     labels: LabelMap,
     names: Mapping[int, str],
+    form: SegForm,
     findings: Findings,
 ) -> None:
     """Each voxel of the label map is in the segmentation, in its segment, and no other is."""
-    if (seg.rows, seg.columns) != labels.labels.shape[1:]:
+    columns = labels.labels.shape[2]
+    if (seg.rows, seg.columns) != (labels.labels.shape[1], _columns(columns, form)):
         return
     at = {
         (frame.segment, slice_index): index
@@ -167,10 +192,10 @@ def _check_voxels(
         present = structure.any(axis=(1, 2))
         wrong = 0
         for slice_index in range(len(labels.labels)):
-            frame_index = at.get((number, slice_index))
-            mask = None if frame_index is None else seg.mask(frame_index)
+            frame_index = at.get((None if form.labelmap else number, slice_index))
+            mask = None if frame_index is None else seg.mask(frame_index, number)
             if mask is not None:
-                wrong += int((mask != structure[slice_index]).sum())
+                wrong += int((mask[:, :columns] != structure[slice_index]).sum() + mask[:, columns:].sum())
             elif present[slice_index]:
                 wrong += int(structure[slice_index].sum())
         findings.expect(not wrong, f"{name}: {wrong} voxels differ from the label map")
@@ -178,8 +203,8 @@ def _check_voxels(
 
 def _points(seg: DecodedSeg, number: int) -> NDArray[np.float64]:
     parts = [np.empty((0, 3))]
-    for index, frame in enumerate(seg.frames):
-        mask = seg.mask(index) if frame.segment == number else None
+    for index in range(len(seg.frames)):
+        mask = seg.mask(index, number)
         if mask is not None:
             parts.append(seg.points(index, mask))
     return np.concatenate(parts)

@@ -16,6 +16,13 @@ COMMENT = Code(value="121106", scheme="DCM", meaning="Comment")
 ARTIFICIAL_INTELLIGENCE = Code(value="123110", scheme="DCM", meaning="Artificial Intelligence")
 ACQUISITION_EQUIPMENT = Code(value="109101", scheme="DCM", meaning="Acquisition Equipment")
 PROCESSING_EQUIPMENT = Code(value="109102", scheme="DCM", meaning="Processing Equipment")
+REJECTED = Code(value="113001", scheme="DCM", meaning="Rejected for Quality Reasons")
+IMAGING_REPORT = Code(value="18748-4", scheme="LN", meaning="Diagnostic Imaging Report")
+FINDINGS = Code(value="59776-5", scheme="LN", meaning="Findings")
+FINDING = Code(value="121071", scheme="DCM", meaning="Finding")
+DEVICE = Code(value="121007", scheme="DCM", meaning="Device")
+SOURCE_IMAGE = Code(value="121322", scheme="DCM", meaning="Source image for image processing operation")
+MEASUREMENT_REPORT = Code(value="126000", scheme="DCM", meaning="Imaging Measurement Report")
 MR_IMAGING = Code(value="25056-3", scheme="LN", meaning="MRI unspecified body region")
 
 # No published scheme that DICOM names has these. The coordinates repeat the point that the report
@@ -24,6 +31,25 @@ ASYMMETRY = Code(value="asymmetry", scheme="99GPNET", meaning="Left-right asymme
 CENTRE_X = Code(value="centre-x", scheme="99GPNET", meaning="Center of mass, x (to patient left)")
 CENTRE_Y = Code(value="centre-y", scheme="99GPNET", meaning="Center of mass, y (to patient back)")
 CENTRE_Z = Code(value="centre-z", scheme="99GPNET", meaning="Center of mass, z (to patient head)")
+
+AC_PC = {
+    "left_mm": Code(
+        value="acpc-left", scheme="99GPNET", meaning="Center of mass, to patient left of the mid-AC-PC point"
+    ),
+    "anterior_mm": Code(
+        value="acpc-anterior", scheme="99GPNET", meaning="Center of mass, anterior of the mid-AC-PC point"
+    ),
+    "superior_mm": Code(
+        value="acpc-superior", scheme="99GPNET", meaning="Center of mass, superior to the AC-PC plane"
+    ),
+}
+PREDICTED_DICE = Code(
+    value="predicted-dice", scheme="99GPNET", meaning="Dice coefficient that the model expects"
+)
+ENTROPY = Code(value="entropy", scheme="99GPNET", meaning="Mean entropy of the model's classes, nats")
+COMPLETENESS = Code(value="completeness", scheme="99GPNET", meaning="Why the series was thought complete")
+GATE = Code(value="gate", scheme="99GPNET", meaning="Remark of the eligibility gate")
+REVIEW = Code(value="review", scheme="99GPNET", meaning="Reason for a review before use")
 
 CUBIC_MM = Code(value="mm3", scheme="UCUM", meaning="cubic millimeter")
 MM = Code(value="mm", scheme="UCUM", meaning="millimeter")

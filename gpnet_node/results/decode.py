@@ -21,9 +21,9 @@ CodeKey = tuple[str, str]  # value, scheme
 
 @dataclass(frozen=True, kw_only=True)
 class SegFrame:
-    """One frame of a segmentation: which segment, where, from which source frame."""
+    """One frame of a segmentation: which segment (None: all of them), where, from which source frame."""
 
-    segment: int
+    segment: int | None
     position_mm: tuple[float, float, float]
     sources: tuple[tuple[str, int | None], ...]  # SOP instance and frame number it was derived from
     locations_preserved: bool
@@ -54,12 +54,18 @@ class DecodedSeg:
     referenced_instances: frozenset[str]
     packed: NDArray[np.uint8]
 
-    def mask(self, index: int) -> NDArray[np.bool_] | None:
-        """Pixels of frame ``index`` (from 0), (rows, columns); None where no bit is set.
+    def mask(self, index: int, segment: int) -> NDArray[np.bool_] | None:
+        """Pixels of a segment in frame ``index`` (from 0), (rows, columns); None where there is none.
 
-        Bits run through the frames without padding, the first in the lowest bit (PS3.5 8.1.1, 8.2).
+        Of a BINARY one the bits run through the frames without padding, the first in the lowest bit
+        (PS3.5 8.1.1, 8.2); a LABELMAP has the segments' numbers, one byte each.
         """
         size = self.rows * self.columns
+        if self.frames[index].segment is None:
+            values = self.packed[index * size : (index + 1) * size].reshape(self.rows, self.columns)
+            return values == segment if (values == segment).any() else None
+        if self.frames[index].segment != segment:
+            return None
         start, offset = divmod(index * size, 8)
         chunk = self.packed[start : start + (offset + size + 7) // 8]
         if not chunk.any():
@@ -103,7 +109,7 @@ class DecodedReport:
 
 
 def decode_seg(data: bytes) -> DecodedSeg:
-    """Decode a binary segmentation. Raises SelfCheckError where a reader could not."""
+    """Decode a BINARY or LABELMAP segmentation. Raises SelfCheckError where a reader could not."""
     try:
         return _seg(dcmread(BytesIO(data)))
     except PARSE_FAILURES as exc:
@@ -119,8 +125,9 @@ def decode_report(data: bytes) -> DecodedReport:
 
 
 def _seg(dataset: Dataset) -> DecodedSeg:
-    if (dataset.SegmentationType, dataset.BitsAllocated) != ("BINARY", 1):
-        raise SelfCheckError(f"the segmentation is {dataset.SegmentationType}, not BINARY of one bit")
+    kind, bits = str(dataset.SegmentationType), int(dataset.BitsAllocated)
+    if (kind, bits) not in (("BINARY", 1), ("LABELMAP", 8)):
+        raise SelfCheckError(f"the segmentation is {kind} of {bits} bits, not BINARY of one or LABELMAP of 8")
     shared = dataset.SharedFunctionalGroupsSequence[0]
     measures = shared.PixelMeasuresSequence[0]
     row_spacing, column_spacing = (float(value) for value in measures.PixelSpacing)
@@ -129,7 +136,7 @@ def _seg(dataset: Dataset) -> DecodedSeg:
     frames = tuple(_seg_frame(item) for item in dataset.PerFrameFunctionalGroupsSequence)
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     packed = np.frombuffer(dataset.PixelData, dtype=np.uint8)
-    if int(dataset.NumberOfFrames) != len(frames) or packed.size * 8 < len(frames) * rows * columns:
+    if int(dataset.NumberOfFrames) != len(frames) or packed.size * 8 < (len(frames) * rows * columns * bits):
         raise SelfCheckError(
             f"the segmentation cannot be read back: it states {dataset.NumberOfFrames} frames, describes "
             f"{len(frames)} and has {packed.size} bytes of pixels"
@@ -168,8 +175,9 @@ def _seg_frame(item: Dataset) -> SegFrame:
         for source in derivation.get("SourceImageSequence", [])
     ]
     x, y, z = (float(value) for value in item.PlanePositionSequence[0].ImagePositionPatient)
+    identified = item.get("SegmentIdentificationSequence")
     return SegFrame(
-        segment=int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber),
+        segment=int(identified[0].ReferencedSegmentNumber) if identified else None,
         position_mm=(x, y, z),
         sources=tuple(
             (str(source.ReferencedSOPInstanceUID), _optional_int(source.get("ReferencedFrameNumber")))

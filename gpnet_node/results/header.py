@@ -39,23 +39,22 @@ _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _WITHOUT_TEXT = frozenset({"PerFrameFunctionalGroupsSequence", "CurrentRequestedProcedureEvidenceSequence"})
 
 
-def software_versions(card: ModelCard, job: JobIdentity) -> list[str]:
-    """SoftwareVersions (0018,1020): the node, the model and the library that writes."""
-    return [
-        f"{MANUFACTURER} {job.software_version}",
-        f"{card.name} {card.version}",
-        f"highdicom {version('highdicom')}",
-    ]
+def software_versions(card: ModelCard | None, job: JobIdentity) -> list[str]:
+    """SoftwareVersions (0018,1020): the node, the model if one was asked, and the library that writes."""
+    model = [f"{card.name} {card.version}"] if card else []
+    return [f"{MANUFACTURER} {job.software_version}", *model, f"highdicom {version('highdicom')}"]
 
 
-def finish(dataset: SOPClass, source: Source, card: ModelCard, job: JobIdentity, description: str) -> None:
+def finish(
+    dataset: SOPClass, source: Source, card: ModelCard | None, job: JobIdentity, description: str
+) -> None:
     """Give a result its patient, study, equipment and dates; nothing in it is asked of the clock.
 
     Patient and study are the source's own attributes (PS3.3 C.7.1, C.7.2), decoded; text that is not
     plain ASCII is written as UTF-8 (ISO_IR 192), whatever the source's character set.
     """
     dataset.copy_patient_and_study_information(source.header)
-    dataset.Manufacturer, dataset.ManufacturerModelName = MANUFACTURER, card.name
+    dataset.Manufacturer, dataset.ManufacturerModelName = MANUFACTURER, _model_name(card)
     dataset.DeviceSerialNumber = dataset.StationName = job.node_ae_title
     dataset.SeriesDescription = f"{description} (RESEARCH)"
     dataset.add_new("SoftwareVersions", "LO", software_versions(card, job))
@@ -107,7 +106,11 @@ def _time_zone(header: Dataset) -> timezone | None:
     return timezone(timedelta(minutes=minutes)) if -12 * 60 <= minutes <= 14 * 60 else None
 
 
-def _set_equipment(dataset: Dataset, header: Dataset, card: ModelCard, job: JobIdentity) -> None:
+def _model_name(card: ModelCard | None) -> str:
+    return card.name if card else MANUFACTURER
+
+
+def _set_equipment(dataset: Dataset, header: Dataset, card: ModelCard | None, job: JobIdentity) -> None:
     """Who acquired and who processed (PS3.3 C.12.1, Contributing Equipment Sequence)."""
     acquisition = Dataset()
     for keyword in _ACQUISITION:
@@ -115,11 +118,11 @@ def _set_equipment(dataset: Dataset, header: Dataset, card: ModelCard, job: JobI
             acquisition.add(header[keyword])
     acquisition.PurposeOfReferenceCodeSequence = [code_item(codes.ACQUISITION_EQUIPMENT)]
     processing = Dataset()
-    processing.Manufacturer, processing.ManufacturerModelName = MANUFACTURER, card.name
+    processing.Manufacturer, processing.ManufacturerModelName = MANUFACTURER, _model_name(card)
     processing.DeviceSerialNumber, processing.StationName = job.node_ae_title, job.node_ae_title
     processing.SoftwareVersions = software_versions(card, job)
     processing.ContributionDateTime = job.created_at.strftime("%Y%m%d%H%M%S.%f%z")
-    processing.ContributionDescription = f"{card.name} {card.version}. {RESEARCH_STATEMENT}"
+    processing.ContributionDescription = f"{software_versions(card, job)[-2]}. {RESEARCH_STATEMENT}"
     processing.PurposeOfReferenceCodeSequence = [code_item(codes.PROCESSING_EQUIPMENT)]
     # The manufacturer is required in an item (type 1): a source that names none gets no item.
     both = [acquisition, processing] if "Manufacturer" in acquisition else [processing]

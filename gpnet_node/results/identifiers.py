@@ -18,7 +18,7 @@ MANUFACTURER = OWN_MANUFACTURER
 IMPLEMENTATION_CLASS_UID = "2.25.107248152653131904442776117504895928789"
 IMPLEMENTATION_VERSION_NAME = "GPNET_NODE"
 # Raise it when the writers change what they write: other content must have another UID.
-WRITER_VERSION = "2"
+WRITER_VERSION = "3"
 
 _NAMESPACE = uuid.UUID("a5628745-8fde-40f6-aecd-baff27eebb77")
 
@@ -63,10 +63,16 @@ def content_digest(labels: LabelMap, card: ModelCard, job: JobIdentity, *options
     digest.update(np.ascontiguousarray(labels.labels).tobytes())
     digest.update(repr(labels.labels.shape).encode())
     digest.update(np.ascontiguousarray(labels.geometry.affine, dtype="<f8").tobytes())
+    grid = str(labels.geometry.frame_of_reference_uid)
+    return text_digest(job, digest.hexdigest(), grid, card.model_dump_json(), *options)
+
+
+def text_digest(job: JobIdentity, *texts: str) -> str:
+    """SHA-256 over texts, node and writers: of a result that has no label map."""
     writers = (WRITER_VERSION, job.software_version, *(f"{name} {version(name)}" for name in _WRITERS))
     node = (job.node_ae_title, f"{job.created_at:%z}")
-    grid = str(labels.geometry.frame_of_reference_uid)
-    for text in (grid, card.model_dump_json(), *node, *writers, *options):
+    digest = hashlib.sha256()
+    for text in (*texts, *node, *writers):
         digest.update(b"\0" + text.encode())
     return digest.hexdigest()
 

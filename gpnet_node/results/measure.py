@@ -9,6 +9,8 @@ from gpnet_node.errors import SelfCheckError
 from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.model.card import ModelCard, Structure
 
+# Grids closer than this are one grid; a label map is never resampled.
+SAME_GRID_MM = 1e-3
 ASYMMETRY_FORMULA = "100 * (left - right) / ((left + right) / 2)"
 
 
@@ -75,6 +77,16 @@ def refuse_unmapped(labels: LabelMap, card: ModelCard) -> None:
     if unknown:
         raise SelfCheckError(
             f"the label map holds {', '.join(map(str, unknown))}, not named by model card {card.name}: "
+            "nothing is written"
+        )
+
+
+def refuse_other_grid(volume: Volume, labels: LabelMap) -> None:
+    """Raise SelfCheckError for a label map that does not lie on exactly the volume's grid."""
+    shift = np.abs(np.asarray(volume.geometry.affine) - np.asarray(labels.geometry.affine)).max()
+    if labels.labels.shape != volume.voxels.shape or shift > SAME_GRID_MM:
+        raise SelfCheckError(
+            f"the label map {labels.labels.shape} is not on the grid of its volume {volume.voxels.shape}: "
             "nothing is written"
         )
 

@@ -1,4 +1,4 @@
-"""Which cuts a picture shows, and where each stands on its sheet."""
+"""Which cuts a page shows, and where each stands on its sheet."""
 
 from dataclasses import dataclass
 
@@ -7,81 +7,78 @@ from numpy.typing import NDArray
 
 from gpnet_node.imaging.volume import LabelMap
 from gpnet_node.model.card import ModelCard
-from gpnet_node.results.legend import tenths
 from gpnet_node.results.planes import LEFT, POSTERIOR, SUPERIOR, Plane
+from gpnet_node.results.sheet import tenths
 
-# Both pallida span 51 to 61 mm; this leaves the putamen and the ventricles in the picture.
-FIELD_MM = (84.0, 60.0)
-SIDE_FIELD_MM = (60.0, 54.0)
+# One pallidum spans 20 to 25 mm; this leaves putamen, internal capsule and optic tract in the picture.
+FIELD_MM = (42.5, 40.0)
+# Both pallida with insulae and ventricles, as radiologists know the plane.
+BOTH_FIELD_MM = (113.3, 70.0)
 STEP_MM = 0.25
+SIDES = ("right", "left")  # from top to bottom
+
+Box = tuple[int, int, int, int]  # left, top, width, height in pixels from the sheet's top left
+
+SURFACES_BOX: Box = (1066, 76, 518, 320)
+BOTH_BOX: Box = (1066, 404, 518, 320)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Panel:
-    """One cut: where it stands on the sheet (pixels from the top left) and what is written on it."""
+    """One cut: where it stands on the sheet and what is written on it."""
 
     title: str
+    subtitle: str
     plane: Plane
-    box_px: tuple[int, int, int, int]  # left, top, width, height
+    box_px: Box
     edges: tuple[str, str, str, str]  # letters at left, right, top, bottom
-    step_mm: float = STEP_MM
     bar_mm: int = 10
-    marks: tuple[NDArray[np.float64], ...] = ()  # points through which the other cuts pass
+    sides: tuple[str, ...]  # whose structures are named in it
 
 
 def lay_out(labels: LabelMap, card: ModelCard, affine: NDArray[np.float64]) -> list[Panel]:
-    """The panels of the sheet: axial first, which sets the window, and the overview last.
+    """Three cuts through each pallidum, the right one's above the left one's, and last an axial one of both.
 
     ``affine``: (slice, row, column) -> LPS mm. The cuts go through the middle of the structures that the card
-    names, or of the volume where it has none of them.
+    names on that side, or of the volume where it has none of them.
     """
-    left, right = (_centre(labels, card, affine, side) for side in ("left", "right"))
-    middle = (left + right) / 2
-    front = (
-        (f"Axial   z = {tenths(middle[2])} mm", POSTERIOR, (20, 86, 674, 481), ("R", "L", "A", "P")),
-        (f"Coronal   y = {tenths(middle[1])} mm", -SUPERIOR, (706, 86, 674, 481), ("R", "L", "S", "I")),
-    )
-    sides = (("right", right, (20, 579, 444, 400)), ("left", left, (476, 579, 444, 400)))
-    overview = Panel(
-        title="Overview, axial",
-        plane=_whole(labels, affine, middle, 448 / 400),
-        box_px=(932, 579, 448, 400),
-        edges=("R", "L", "A", "P"),
-        step_mm=0.5,
-        bar_mm=50,
-    )
-    return [
-        *(
-            Panel(
-                title=title,
-                plane=_plane(middle, LEFT, down, FIELD_MM),
-                box_px=box,
-                edges=edges,
-                marks=(left, right, middle),
-            )
-            for title, down, box, edges in front
-        ),
-        *(
-            Panel(
-                title=f"Sagittal {side}   x = {tenths(centre[0])} mm",
-                plane=_plane(centre, POSTERIOR, -SUPERIOR, SIDE_FIELD_MM),
-                box_px=box,
-                edges=("A", "P", "S", "I"),
-                marks=(middle,),
-            )
-            for side, centre, box in sides
-        ),
-        overview,
+    centres = {side: _centre(labels, card, affine, side) for side in SIDES}
+    panels = [
+        panel for row, side in enumerate(SIDES) for panel in _of_side(side, centres[side], 76 + 328 * row)
     ]
+    middle = np.mean(list(centres.values()), axis=0)
+    width, height = BOTH_FIELD_MM
+    both = Panel(
+        title="BOTH",
+        subtitle=f"axial  z = {tenths(middle[2])} mm",
+        plane=Plane(centre_mm=middle, right=LEFT, down=POSTERIOR, width_mm=width, height_mm=height),
+        box_px=BOTH_BOX,
+        edges=("R", "L", "A", "P"),
+        bar_mm=20,
+        sides=(),
+    )
+    return [*panels, both]
 
 
-def _plane(
-    centre_mm: NDArray[np.float64],
-    right: NDArray[np.float64],
-    down: NDArray[np.float64],
-    field_mm: tuple[float, float],
-) -> Plane:
-    return Plane(centre_mm=centre_mm, right=right, down=down, width_mm=field_mm[0], height_mm=field_mm[1])
+def _of_side(side: str, centre: NDArray[np.float64], top: int) -> list[Panel]:
+    """Axial, coronal and sagittal, seen from the feet, the front and the patient's left."""
+    cuts = (
+        ("axial", "z", LEFT, POSTERIOR, ("R", "L", "A", "P")),
+        ("coronal", "y", LEFT, -SUPERIOR, ("R", "L", "S", "I")),
+        ("sagittal", "x", POSTERIOR, -SUPERIOR, ("A", "P", "S", "I")),
+    )
+    width, height = FIELD_MM
+    return [
+        Panel(
+            title=side.upper(),
+            subtitle=f"{name}  {axis} = {tenths(centre['xyz'.index(axis)])} mm",
+            plane=Plane(centre_mm=centre, right=right, down=down, width_mm=width, height_mm=height),
+            box_px=(16 + 348 * column, top, 340, 320),
+            edges=edges,
+            sides=(side,),
+        )
+        for column, (name, axis, right, down, edges) in enumerate(cuts)
+    ]
 
 
 def _centre(labels: LabelMap, card: ModelCard, affine: NDArray[np.float64], side: str) -> NDArray[np.float64]:
@@ -97,21 +94,3 @@ def _centre(labels: LabelMap, card: ModelCard, affine: NDArray[np.float64], side
     ]
     index = np.mean(centres, axis=0) if centres else (np.array(labels.labels.shape) - 1) / 2
     return np.asarray(affine[:3, :3] @ index + affine[:3, 3])
-
-
-def _whole(
-    labels: LabelMap, affine: NDArray[np.float64], through_mm: NDArray[np.float64], aspect: float
-) -> Plane:
-    """An axial plane as large as the volume, at the height of the pallida."""
-    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(labels.labels.shape) - 1)
-    corners = corners @ affine[:3, :3].T + affine[:3, 3]
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    height = max(high[1] - low[1], (high[0] - low[0]) / aspect)
-    middle = (low + high) / 2
-    return Plane(
-        centre_mm=np.array([middle[0], middle[1], through_mm[2]]),
-        right=LEFT,
-        down=POSTERIOR,
-        width_mm=height * aspect,
-        height_mm=height,
-    )

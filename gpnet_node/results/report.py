@@ -2,22 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 
-import highdicom as hd
 import numpy as np
 from highdicom import sr
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.model.card import Code, ModelCard
 from gpnet_node.results import codes
 from gpnet_node.results.codes import concept
+from gpnet_node.results.content import Content
 from gpnet_node.results.header import RESEARCH_STATEMENT, finish
 from gpnet_node.results.identifiers import MANUFACTURER, JobIdentity, content_digest, device_uid, uid
 from gpnet_node.results.measure import ASYMMETRY_FORMULA, Measurement
 from gpnet_node.results.seg import algorithm_parameters
 from gpnet_node.results.source import Source, read_source
 
+_Value = tuple[Code, float, Code, Code | None]
 CONTAINS = sr.RelationshipTypeValues.CONTAINS
 INFERRED_FROM = sr.RelationshipTypeValues.INFERRED_FROM
 
@@ -25,40 +25,40 @@ INFERRED_FROM = sr.RelationshipTypeValues.INFERRED_FROM
 DECIMALS = {"mm3": 2, "mm": 3, "%": 2, "1": 3}
 
 
-def write_report(
-    volume: Volume,
-    labels: LabelMap,
-    measurements: Sequence[Measurement],
-    seg: Dataset,
-    card: ModelCard,
-    job: JobIdentity,
-    *,
-    notes: tuple[str, ...] = (),
-) -> Dataset:
+def write_report(content: Content, seg: Dataset) -> Dataset:
     """Write one TID 1411 group per segment of ``seg``, in the card's order.
 
     Each group names the segment, its site and side, and gives volume (mm3), centre of mass (a point in
-    the source's frame of reference, and its three coordinates as numbers in mm), mean and standard
-    deviation of the signal, left-right asymmetry (%) and the algorithm. What an empty structure cannot
-    have is left out, and a comment says so. ``notes`` become comments (TID 1500, Extensible).
+    the source's frame of reference, and its three coordinates as numbers in mm; where a plan tells the
+    commissures, its place relative to them too), mean and standard deviation of the signal, left-right
+    asymmetry (%), predicted Dice and entropy, and the algorithm. What an empty structure cannot have is left
+    out, and a comment says so. Why the series was thought complete, what the gate remarked and why a person
+    must look at the result become texts (TID 1500, Extensible).
 
-    Evidence lists every source instance and the segmentation. Raises as ``read_source``.
+    Evidence lists every source instance and the segmentation; a report that this one replaces is named as
+    predecessor (PS3.3 C.17.2). Raises as ``read_source``.
     """
-    source = read_source(volume)
-    values = repr([_values(measurement) for measurement in measurements])
-    digest = content_digest(labels, card, job, str(seg.SOPInstanceUID), values, *notes)
+    card, job = content.card, content.job
+    source = read_source(content.volume)
+    groups = [_values(content, measurement) for measurement in content.measurements]
+    texts = list(_texts(content))
+    replaced = [it for it in content.background.replaces if it.kind == "sr"]
+    digest = content_digest(
+        content.labels, card, job, str(seg.SOPInstanceUID), repr(groups), repr(texts), repr(replaced)
+    )
     frame_of_reference_uid = str(seg.FrameOfReferenceUID)
-    content = sr.MeasurementReport(
-        observation_context=_observer(card, job),
+    root = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=observer(card, job)),
         procedure_reported=concept(codes.MR_IMAGING),
         imaging_measurements=[
-            _group(measurement, seg, source, card, frame_of_reference_uid) for measurement in measurements
+            _group(measurement, values, seg, source, card, frame_of_reference_uid)
+            for measurement, values in zip(content.measurements, groups, strict=True)
         ],
     )
-    content[0].ContentSequence.extend(_comments(measurements, notes))
+    root[0].ContentSequence.extend(sr.TextContentItem(concept(c), text, CONTAINS) for c, text in texts)
     report = sr.Comprehensive3DSR(
         evidence=[*source.evidence(), _evidence_of(seg)],
-        content=content,
+        content=root,
         series_instance_uid=uid(job, "sr series", digest),
         series_number=source.result_series_number(2),
         sop_instance_uid=uid(job, "sr", digest),
@@ -66,6 +66,7 @@ def write_report(
         is_complete=True,
         is_final=False,
         is_verified=False,
+        previous_versions=[source.blank(it) for it in replaced] or None,
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
     report.CodingSchemeIdentificationSequence = [codes.uberon(), codes.private_scheme()]
@@ -73,8 +74,8 @@ def write_report(
     return report
 
 
-def _observer(card: ModelCard, job: JobIdentity) -> sr.ObservationContext:
-    """This node is the observer, no person is (TID 1001, 1004)."""
+def observer(card: ModelCard, job: JobIdentity) -> sr.ObserverContext:
+    """This node is the observer, no person is (TID 1002, 1004)."""
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=device_uid(job),
         name=job.node_ae_title,
@@ -82,16 +83,16 @@ def _observer(card: ModelCard, job: JobIdentity) -> sr.ObservationContext:
         model_name=card.name,
         serial_number=job.node_ae_title,
     )
-    return sr.ObservationContext(
-        observer_device_context=sr.ObserverContext(
-            observer_type=hd.sr.CodedConcept("121007", "DCM", "Device"),
-            observer_identifying_attributes=device,
-        )
-    )
+    return sr.ObserverContext(observer_type=concept(codes.DEVICE), observer_identifying_attributes=device)
 
 
 def _group(
-    measurement: Measurement, seg: Dataset, source: Source, card: ModelCard, frame_of_reference_uid: str
+    measurement: Measurement,
+    values: Sequence[_Value],
+    seg: Dataset,
+    source: Source,
+    card: ModelCard,
+    frame_of_reference_uid: str,
 ) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
     structure = measurement.structure
     segment = next(item for item in seg.SegmentSequence if item.SegmentNumber == structure.number)
@@ -111,7 +112,7 @@ def _group(
             )
         ],
         algorithm_id=_algorithm(card),
-        measurements=list(_numbers(measurement)),
+        measurements=list(_numbers(values)),
     )
     if measurement.centroid_mm is not None:
         # TID 1411 is extensible and has no row for a point inside the region: it stands beside the numbers.
@@ -137,10 +138,11 @@ def _algorithm(card: ModelCard) -> sr.AlgorithmIdentification:
     )
 
 
-def _values(measurement: Measurement) -> list[tuple[Code, float | None, Code, Code | None]]:
-    """What is measured, how much, in which unit, and how it was derived."""
+def _values(content: Content, measurement: Measurement) -> list[_Value]:
+    """What is measured, how much, in which unit, and how it was derived; what is not known is left out."""
     x, y, z = measurement.centroid_mm or (None, None, None)
-    return [
+    position, name = content.position(measurement), measurement.structure.name
+    found: list[tuple[Code, float | None, Code, Code | None]] = [
         (codes.VOLUME, measurement.volume_mm3, codes.CUBIC_MM, None),
         (codes.CENTRE_X, x, codes.MM, None),
         (codes.CENTRE_Y, y, codes.MM, None),
@@ -148,13 +150,16 @@ def _values(measurement: Measurement) -> list[tuple[Code, float | None, Code, Co
         (codes.SIGNAL, measurement.signal_mean, codes.NO_UNITS, codes.MEAN),
         (codes.SIGNAL, measurement.signal_sd, codes.NO_UNITS, codes.STANDARD_DEVIATION),
         (codes.ASYMMETRY, measurement.asymmetry_percent, codes.PERCENT, None),
+        (codes.PREDICTED_DICE, content.quality.predicted_dice.get(name), codes.NO_UNITS, None),
+        (codes.ENTROPY, content.quality.entropy.get(name), codes.NO_UNITS, None),
     ]
+    if position is not None:
+        found += [(codes.AC_PC[key], mm, codes.MM, None) for key, mm in position._asdict().items()]
+    return [(code, value, unit, how) for code, value, unit, how in found if value is not None]
 
 
-def _numbers(measurement: Measurement) -> Iterator[sr.Measurement]:
-    for name, value, unit, derivation in _values(measurement):
-        if value is None:
-            continue
+def _numbers(values: Sequence[_Value]) -> Iterator[sr.Measurement]:
+    for name, value, unit, derivation in values:
         number = sr.Measurement(
             name=concept(name),
             value=round(value, DECIMALS[unit.value]),
@@ -168,14 +173,16 @@ def _numbers(measurement: Measurement) -> Iterator[sr.Measurement]:
         yield number
 
 
-def _comments(measurements: Sequence[Measurement], notes: Sequence[str]) -> list[sr.TextContentItem]:
-    empty = [m.structure.name for m in measurements if m.centroid_mm is None]
-    texts = [
-        RESEARCH_STATEMENT,
-        *(f"No voxel of {name} was found: it has no center of mass and no signal." for name in empty),
-        *notes,
-    ]
-    return [sr.TextContentItem(concept(codes.COMMENT), text, CONTAINS) for text in texts]
+def _texts(content: Content) -> Iterator[tuple[Code, str]]:
+    yield codes.COMMENT, RESEARCH_STATEMENT
+    for measurement in content.measurements:
+        if measurement.centroid_mm is None:
+            name = measurement.structure.name
+            yield codes.COMMENT, f"No voxel of {name} was found: it has no center of mass and no signal."
+    if content.background.completeness:
+        yield codes.COMPLETENESS, content.background.completeness
+    yield from ((codes.GATE, note) for note in content.gate)
+    yield from ((codes.REVIEW, reason) for reason in content.quality.reasons)
 
 
 def _evidence_of(seg: Dataset) -> Dataset:

@@ -2,22 +2,22 @@
 
 import highdicom as hd
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from gpnet_node.errors import ConfigurationError, SelfCheckError
+from gpnet_node.config import BINARY, SegForm
+from gpnet_node.errors import ConfigurationError
 from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.model.card import ModelCard, Structure
 from gpnet_node.results import codes
 from gpnet_node.results.codes import concept
 from gpnet_node.results.header import code_item, finish
 from gpnet_node.results.identifiers import MANUFACTURER, JobIdentity, content_digest, uid
-from gpnet_node.results.measure import refuse_unmapped
+from gpnet_node.results.measure import refuse_other_grid, refuse_unmapped
 from gpnet_node.results.source import Source, read_source
 
 CONTENT_LABEL = "GPNET_RESEARCH"
-# Grids closer than this are one grid; a label map is never resampled here.
-SAME_GRID_MM = 1e-3
 
 
 def write_seg(
@@ -25,29 +25,30 @@ def write_seg(
     labels: LabelMap,
     card: ModelCard,
     job: JobIdentity,
-    *,
-    omit_empty_frames: bool = False,
+    form: SegForm = BINARY,
 ) -> Dataset:
-    """Write a BINARY segmentation: one segment per structure of the card, on exactly the source grid.
+    """Write a segmentation: one segment per structure of the card, on exactly the source grid.
 
     Every frame refers to the source frame it lies on (DerivationImageSequence with
-    SpatialLocationsPreserved YES): viewers place it by that. All frames are written, the empty ones
-    too, since some viewers shift a segmentation that leaves them out; ``omit_empty_frames`` is for
-    receivers that refuse many frames. The same arguments give the same dataset at any time.
+    SpatialLocationsPreserved YES): viewers place it by that. By default it is BINARY and all frames are
+    written, the empty ones too, since some viewers shift a segmentation that leaves them out; what other
+    receivers need is in ``form``. The same arguments give the same dataset at any time.
 
     Raises SelfCheckError for a label that the card does not name or another grid than the volume's,
     ConfigurationError for a card whose structures are not numbered 1, 2, 3 ..., UnreadableInstanceError
     or StorageError where a source file cannot be read again.
     """
     refuse_unmapped(labels, card)
-    _refuse_other_grid(volume, labels)
+    refuse_other_grid(volume, labels)
     _refuse_other_numbers(card)
     source = read_source(volume)
-    digest = content_digest(labels, card, job, f"omit_empty_frames={omit_empty_frames}")
+    digest = content_digest(labels, card, job, form.name)
+    pixels = _padded(labels.labels) if form.padded_columns else labels.labels
+    kinds = hd.seg.SegmentationTypeValues
     segmentation = hd.seg.Segmentation(
-        source_images=source.planes(volume.geometry),
-        pixel_array=labels.labels,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        source_images=source.planes(volume.geometry, columns=pixels.shape[2]),
+        pixel_array=pixels,
+        segmentation_type=kinds.LABELMAP if form.labelmap else kinds.BINARY,
         segment_descriptions=[_describe(structure, card, job, digest) for structure in card.structures],
         series_instance_uid=uid(job, "seg series", digest),
         series_number=source.result_series_number(1),
@@ -61,8 +62,10 @@ def write_seg(
         content_description="Globus pallidus by GP-net. RESEARCH, not for clinical use",
         content_creator_name=f"{MANUFACTURER}^{card.name}",
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        omit_empty_frames=omit_empty_frames,
+        omit_empty_frames=not form.empty_frames,
     )
+    if form.labelmap:
+        _describe_no_background(segmentation)
     _refer_to_source(segmentation, source)
     _name_dimensions(segmentation, uid(job, "dimensions", digest))
     _state_spacing(segmentation, volume)
@@ -71,19 +74,20 @@ def write_seg(
     return segmentation
 
 
+def _padded(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Empty columns on the right, up to a multiple of 8: then each row of bits fills whole bytes."""
+    return np.pad(labels, ((0, 0), (0, 0), (0, -labels.shape[2] % 8)))
+
+
+def _describe_no_background(segmentation: Dataset) -> None:
+    """highdicom describes value 0 too; viewers that count the items then shift all colours by one."""
+    segmentation.SegmentSequence = [item for item in segmentation.SegmentSequence if item.SegmentNumber != 0]
+
+
 def algorithm_parameters(card: ModelCard) -> dict[str, str]:
     """What the algorithm was run with, for segmentation and report: weights, grid and box."""
     box = "x".join(str(size) for size in card.box_voxels)
     return {"weights_sha256": card.weights_sha256, "spacing_mm": f"{card.spacing_mm:g}", "box_voxels": box}
-
-
-def _refuse_other_grid(volume: Volume, labels: LabelMap) -> None:
-    shift = np.abs(np.asarray(volume.geometry.affine) - np.asarray(labels.geometry.affine)).max()
-    if labels.labels.shape != volume.voxels.shape or shift > SAME_GRID_MM:
-        raise SelfCheckError(
-            f"the label map {labels.labels.shape} is not on the grid of its volume {volume.voxels.shape}: "
-            "nothing is written"
-        )
 
 
 def _refuse_other_numbers(card: ModelCard) -> None:

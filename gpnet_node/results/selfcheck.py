@@ -5,65 +5,77 @@ Nothing leaves the node before this has passed.
 
 from collections.abc import Mapping, Sequence
 
-from pydicom import Dataset, dcmread
-
-from gpnet_node.errors import StorageError
-from gpnet_node.imaging.volume import LabelMap, Volume
+from gpnet_node.config import SegForm
 from gpnet_node.model.card import ModelCard
+from gpnet_node.results.check_burned_in import check_burned_in
+from gpnet_node.results.check_capture import check_capture, check_pdf
+from gpnet_node.results.check_identity import check_identity, read_identity
+from gpnet_node.results.check_notes import check_rejection
 from gpnet_node.results.check_report import check_report
+from gpnet_node.results.check_rtstruct import check_rtstruct
 from gpnet_node.results.check_seg import check_seg
+from gpnet_node.results.check_surface import check_surfaces
+from gpnet_node.results.content import Content
 from gpnet_node.results.decode import decode_report, decode_seg
 from gpnet_node.results.findings import Findings
 from gpnet_node.results.measure import Measurement, refuse_unmapped
+from gpnet_node.results.picture import compose
 from gpnet_node.results.truth import Truth, measure_again
+from gpnet_node.results.written import WrittenObject
 
-_IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID")
 
+def check(objects: Sequence[WrittenObject], content: Content) -> None:
+    """Check what was written against the label map, the volume and the model card.
 
-def check(
-    seg_bytes: bytes,
-    sr_bytes: bytes,
-    volume: Volume,
-    labels: LabelMap,
-    measurements: Sequence[Measurement],
-    card: ModelCard,
-) -> None:
-    """Check a segmentation and its report against the label map, the volume and the model card.
-
-    Compared: patient and study, frame of reference, grid, segment codes, the position and source
-    reference of every frame, every voxel, centre of mass, volume and side of every structure, the
-    report's references, evidence and every number in it. The tolerances stand, each with its reason, in
-    ``check_seg`` and ``check_report``.
+    Compared: patient and study; of a segmentation its frame of reference, grid, segment codes, the position
+    and source reference of every frame, every voxel, centre of mass, volume and side of every structure; of a
+    report its references, evidence and every number in it. The tolerances stand, each with its reason, in
+    the ``check_`` modules.
 
     Raises SelfCheckError with one sentence for each thing that differs, StorageError where the source
     cannot be read again.
     """
+    volume, labels, card = content.volume, content.labels, content.card
     refuse_unmapped(labels, card)
-    seg, report = decode_seg(seg_bytes), decode_report(sr_bytes)
     truth = measure_again(volume, labels, card)
     findings = Findings()
-    _check_identity(seg.dataset, report.dataset, volume, findings)
-    check_seg(seg, volume, labels, truth, card, findings)
     _check_sides(truth, card, findings)
-    _check_measurements(measurements, truth, card, findings)
-    check_report(report, str(seg.dataset.SOPInstanceUID), volume, truth, card, findings)
+    _check_measurements(content.measurements, truth, card, findings)
+    _check_segmentations(objects, content, truth, findings)
+    for it in objects:
+        if it.kind == "rtstruct":
+            check_rtstruct(it.content, volume, labels, truth, card, findings)
+        elif it.kind == "capture":
+            check_capture(it.content, compose(content).png(), volume, findings)
+        elif it.kind == "pdf":
+            check_pdf(it.content, volume, findings)
+        elif it.kind == "rejection":
+            check_rejection(it.content, content, findings)
+    images = [it.content for it in objects if it.kind == "mr"]
+    if images:
+        check_burned_in(images, volume, labels, card, findings)
+    surfaces = [it.content for it in objects if it.kind == "stl"]
+    if surfaces:
+        check_surfaces(surfaces, volume, labels, truth, card, findings)
     findings.raise_any()
 
 
-def _check_identity(seg: Dataset, report: Dataset, volume: Volume, findings: Findings) -> None:
-    """Same patient and study, and both say RESEARCH. The sentences name attributes, never their values."""
-    tags = [*_IDENTITY, "SpecificCharacterSet"]
-    try:
-        source = dcmread(volume.frames[0].path, stop_before_pixels=True, specific_tags=tags)
-    except OSError as exc:
-        raise StorageError(f"{volume.frames[0]} cannot be read again: {exc.strerror}") from exc
-    for name, dataset in (("segmentation", seg), ("report", report)):
-        for keyword in _IDENTITY:
-            same = str(dataset.get(keyword) or "") == str(source.get(keyword) or "")
-            findings.expect(same, f"the {name}'s {keyword} is not the source's")
-        findings.expect(
-            dataset.get("ContentQualification") == "RESEARCH", f"the {name} does not say that it is RESEARCH"
-        )
+def _check_segmentations(
+    objects: Sequence[WrittenObject], content: Content, truth: Mapping[int, Truth], findings: Findings
+) -> None:
+    """Each segmentation, and each report with the segmentation of its form."""
+    volume, labels, card = content.volume, content.labels, content.card
+    segs, identity = dict[SegForm | None, str](), read_identity(volume)
+    for it in objects:
+        if it.kind == "seg" and it.form is not None:
+            seg = decode_seg(it.content)
+            segs[it.form] = str(seg.dataset.SOPInstanceUID)
+            check_seg(seg, volume, labels, truth, card, findings, it.form)
+            check_identity("segmentation", seg.dataset, identity, findings)
+        elif it.kind == "sr":
+            report = decode_report(it.content)
+            check_report(report, segs.get(it.form, "none"), content, truth, findings)
+            check_identity("report", report.dataset, identity, findings)
 
 
 def _check_sides(truth: Mapping[int, Truth], card: ModelCard, findings: Findings) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import highdicom as hd
 from pydicom import Dataset, dcmread
@@ -25,8 +26,18 @@ _TYPE_2 = (
     "ReferringPhysicianName",
 )
 # A result made of images that were compressed with loss says so too (PS3.3 C.7.6.1.1.5).
-_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 _LARGEST_IS = 2**31 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """One object that a result refers to. ``kind``: of a result of ours; empty for others."""
+
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    kind: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +66,8 @@ class Source:
         ``which`` alone where the source's number is absent, negative, or too large for that to be an Integer
         String (PS3.5 6.2); series of one number are told apart by UID and description.
         """
-        number = required_integer(self.header, "SeriesNumber", str(self.frames[0].source), default=0)
+        where = f"SOP instance {self.header.get('SOPInstanceUID')}"
+        number = required_integer(self.header, "SeriesNumber", where, default=0)
         return 100 * number + which if 0 <= number <= (_LARGEST_IS - 99) // 100 else which
 
     @cached_property
@@ -65,41 +77,65 @@ class Source:
 
     def evidence(self) -> list[Dataset]:
         """One dataset for each SOP instance with the UIDs that references are made of."""
-        return [self._blank(frame.sop_class_uid, frame.sop_instance_uid) for frame in self.instances]
+        return [
+            self.blank(
+                Reference(
+                    series_instance_uid=self.series_instance_uid,
+                    sop_class_uid=frame.sop_class_uid,
+                    sop_instance_uid=frame.sop_instance_uid,
+                )
+            )
+            for frame in self.instances
+        ]
 
-    def planes(self, geometry: hd.VolumeGeometry) -> list[Dataset]:
-        """Each frame as a single-frame image that highdicom can copy the plane from.
+    def planes(self, geometry: hd.VolumeGeometry, columns: int) -> list[Dataset]:
+        """Each frame as a single-frame image of so many columns that highdicom can copy the plane from.
 
         Position and spacing are the source's own decimal strings, so that a result lies on exactly the
         source grid; the orientation is the first frame's, since all frames of a volume share it. The
         SOP Instance UID is the slice index under 2.25, to be replaced by the true reference.
         """
         first = self.frames[0]
-        return [self._plane(index, frame, first, geometry) for index, frame in enumerate(self.frames)]
+        planes = [self._plane(index, frame, first, geometry) for index, frame in enumerate(self.frames)]
+        for plane in planes:
+            plane.Columns = columns
+        return planes
 
     def _plane(self, index: int, frame: Frame, first: Frame, geometry: hd.VolumeGeometry) -> Dataset:
-        plane = self._blank(MRImageStorage, f"2.25.{index}")
+        plane = self.blank(
+            Reference(
+                series_instance_uid=self.series_instance_uid,
+                sop_class_uid=MRImageStorage,
+                sop_instance_uid=f"2.25.{index}",
+            )
+        )
         plane.Modality = "MR"
-        plane.Rows, plane.Columns = first.rows, first.columns
+        plane.Rows = first.rows
         plane.FrameOfReferenceUID = first.frame_of_reference_uid
         plane.PositionReferenceIndicator = self.header.get("PositionReferenceIndicator")
         plane.ImagePositionPatient = list(frame.texts("ImagePositionPatient"))
         plane.ImageOrientationPatient = list(first.texts("ImageOrientationPatient"))
         plane.PixelSpacing = list(first.texts("PixelSpacing"))
-        for keyword in _LOSSY:
+        for keyword in LOSSY:
             if self.header.get(keyword):
                 setattr(plane, keyword, self.header[keyword].value)
         stated = first.text("SliceThickness") if first.number("SliceThickness") else None
         plane.SliceThickness = stated or round(geometry.spacing_between_slices, 6)
         return plane
 
-    def _blank(self, sop_class_uid: str, sop_instance_uid: str) -> Dataset:
-        blank = Dataset()
-        for keyword in _TYPE_2:
-            setattr(blank, keyword, None)
-        blank.SOPClassUID, blank.SOPInstanceUID = sop_class_uid, sop_instance_uid
-        blank.StudyInstanceUID, blank.SeriesInstanceUID = self.study_instance_uid, self.series_instance_uid
-        return blank
+    def blank(self, reference: Reference) -> Dataset:
+        """An object of the source's study with the UIDs that references are made of, and no more."""
+        return blank(self.study_instance_uid, reference)
+
+
+def blank(study_instance_uid: str, reference: Reference) -> Dataset:
+    """An object with the UIDs that references are made of, empty where the standard wants an attribute."""
+    empty = Dataset()
+    for keyword in _TYPE_2:
+        setattr(empty, keyword, None)
+    empty.SOPClassUID, empty.SOPInstanceUID = reference.sop_class_uid, reference.sop_instance_uid
+    empty.StudyInstanceUID, empty.SeriesInstanceUID = study_instance_uid, reference.series_instance_uid
+    return empty
 
 
 def read_source(volume: Volume) -> Source:
@@ -114,19 +150,21 @@ def read_source(volume: Volume) -> Source:
         if _name(wanted) not in by_name:
             raise UnreadableInstanceError(f"SOP instance {wanted.sop_instance_uid} is no longer in its file")
         frames.append(by_name[_name(wanted)])
-    return Source(frames=tuple(frames), header=_read_whole(frames[0].source))
+    return Source(frames=tuple(frames), header=read_header(frames[0].source.path))
 
 
-def _read_whole(source: SourceFrame) -> Dataset:
+def read_header(path: Path) -> Dataset:
+    """An instance without its pixels, its text decoded by its own character set (PS3.3 C.12.1.1.2).
+
+    Raises UnreadableInstanceError or StorageError.
+    """
     try:
-        header = dcmread(source.path, stop_before_pixels=True)
+        header = dcmread(path, stop_before_pixels=True)
         header.decode()
     except OSError as exc:
-        raise file_failure(exc, f"SOP instance {source.sop_instance_uid}") from exc
+        raise file_failure(exc, f"file {path.name}") from exc
     except PARSE_FAILURES as exc:
-        raise UnreadableInstanceError(
-            f"SOP instance {source.sop_instance_uid}: text cannot be decoded"
-        ) from exc
+        raise UnreadableInstanceError(f"file {path.name}: it cannot be read, or its text decoded") from exc
     return header
 
 

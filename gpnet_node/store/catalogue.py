@@ -31,7 +31,10 @@ _ASIDE = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Held:
-    """One instance that can be fetched. ``path`` is relative to the archive, ``patient_id`` may be empty."""
+    """One instance that can be fetched. ``path`` is relative to the archive, ``patient_id`` may be empty.
+
+    ``size_bytes``: of the data set, without the file meta information.
+    """
 
     path: Path
     sop_class_uid: str

@@ -154,6 +154,8 @@ jobs = Table(
     Column("route", String),
     Column("model", String),
     Column("label_digest", String),
+    Column("plan", String),  # JSON of results.acpc.Plan, as the operator gave it
+    Column("refusal", String),  # why nothing is segmented: the job only reports that
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Index("jobs_by_state", "state", "created_at"),
@@ -176,12 +178,13 @@ results = Table(
     "results",
     metadata,
     Column("job_uid", ForeignKey("jobs.uid"), primary_key=True),
-    Column("kind", String, primary_key=True),  # seg, sr
+    Column("name", String, primary_key=True),  # seg, sr, mr-017
+    Column("kind", String, nullable=False),  # seg, sr, mr
     Column("sop_class_uid", String, nullable=False),
     Column("sop_instance_uid", String, nullable=False, unique=True),
     Column("path", String, nullable=False),  # relative to the archive
     Column("sha256", String, nullable=False),  # of the file
-    Column("size_bytes", Integer),  # of the file
+    Column("size_bytes", Integer),  # of the data set
     Column("attributes", JSON(none_as_null=True)),  # what the catalogue has of it once it may leave
 )
 
@@ -190,16 +193,16 @@ outbox = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("job_uid", ForeignKey("jobs.uid"), nullable=False),
-    Column("kind", String, nullable=False),
+    Column("name", String, nullable=False),  # of the object
     Column("peer", String, nullable=False),
-    Column("state", String, nullable=False),  # owed, paid, failed
+    Column("state", String, nullable=False),  # owed, paid, left_out, failed
     Column("attempts", Integer, nullable=False),
     Column("owed_since", UtcDateTime, nullable=False),
     Column("next_attempt_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("status", Integer),  # of the last answer (PS3.7 C)
     Column("comment", String, nullable=False),
-    Index("outbox_by_debt", "job_uid", "kind", "peer", unique=True),
+    Index("outbox_by_debt", "job_uid", "name", "peer", unique=True),
     Index("outbox_by_state", "state", "next_attempt_at"),
 )
 

@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, insert, update
+from sqlalchemy import Connection, and_, delete, insert, select, update
 
-from gpnet_node.store.database import outbox
-from gpnet_node.store.states import DebtState
+from gpnet_node.store.database import outbox, results
+from gpnet_node.store.states import REFUSAL, DebtState
 
 
 def owe(connection: Connection, job_uid: str, owed: Sequence[tuple[str, str]], *, now: datetime) -> None:
-    """Note each (kind, peer): which object of the job goes to whom. It is due from ``now`` on."""
-    for kind, peer in owed:
-        row = {"job_uid": job_uid, "kind": kind, "peer": peer, "comment": "", **_fresh(now)}
+    """Note each (name, peer): which object of the job goes to whom. It is due from ``now`` on."""
+    for name, peer in owed:
+        row = {"job_uid": job_uid, "name": name, "peer": peer, "comment": "", **_fresh(now)}
         connection.execute(insert(outbox).values(row))
 
 
@@ -20,6 +20,13 @@ def owe_again(connection: Connection, job_uid: str, *, now: datetime) -> None:
     """Let everything that the job has not paid be due, with its attempts and its hours counted anew."""
     unpaid = and_(outbox.c.job_uid == job_uid, outbox.c.state != DebtState.PAID)
     connection.execute(update(outbox).where(unpaid).values(_fresh(now)))
+
+
+def forget_refusal(connection: Connection, job_uid: str) -> None:
+    """Forget the report of an attempt that ended without a result, and to whom it was owed."""
+    own = select(results.c.name).where(results.c.job_uid == job_uid, results.c.kind == REFUSAL)
+    connection.execute(delete(outbox).where(outbox.c.job_uid == job_uid, outbox.c.name.in_(own)))
+    connection.execute(delete(results).where(results.c.job_uid == job_uid, results.c.kind == REFUSAL))
 
 
 def _fresh(now: datetime) -> dict[str, object]:

@@ -12,10 +12,20 @@ from typing import Any
 from sqlalchemy import Connection, Engine, RowMapping, and_, func, insert, or_, select, update
 
 from gpnet_node.errors import StaleJobError, StorageError
-from gpnet_node.store.database import job_history, jobs, reading, results, series, writing
-from gpnet_node.store.debts import owe, owe_again
+from gpnet_node.store.database import job_history, jobs, outbox, reading, results, series, writing
+from gpnet_node.store.debts import forget_refusal, owe, owe_again
 from gpnet_node.store.listing import follow_job
-from gpnet_node.store.states import JOB_ARROWS, Job, JobEvent, JobState, Outcome, ResultObject
+from gpnet_node.store.states import (
+    JOB_ARROWS,
+    REFUSAL,
+    REJECTION,
+    DebtState,
+    Job,
+    JobEvent,
+    JobState,
+    Outcome,
+    ResultObject,
+)
 
 
 class Jobs:
@@ -34,9 +44,20 @@ class Jobs:
     # -- made ------------------------------------------------------------------------------------------------
 
     def create(
-        self, connection: Connection, series_uid: str, *, revision: int, sentence: str, now: datetime
+        self,
+        connection: Connection,
+        series_uid: str,
+        *,
+        revision: int,
+        sentence: str,
+        now: datetime,
+        plan: str | None = None,
+        refusal: str | None = None,
     ) -> Job:
-        """Queue a job in the caller's transaction; it supersedes every other job of the series."""
+        """Queue a job in the caller's transaction; it supersedes every other job of the series.
+
+        ``plan`` and ``refusal``: see :class:`Job`.
+        """
         uid = self._new_uid()
         for row in _rows_of_series(connection, series_uid):
             if JobState.SUPERSEDED in JOB_ARROWS[row.state]:
@@ -49,19 +70,22 @@ class Jobs:
             reason=sentence,
             created_at=now,
             updated_at=now,
+            plan=plan,
+            refusal=refusal,
         )
         connection.execute(insert(jobs).values(vars(job)))
         _tell(connection, uid, None, JobState.QUEUED, sentence, now=now)
         return job
 
-    def reprocess(self, series_uid: str, *, now: datetime) -> Job:
+    def reprocess(self, series_uid: str, *, now: datetime, plan: str | None = None) -> Job:
         """Queue a new job at the operator's word. Raises StorageError if the series is unknown."""
         with writing(self._engine) as connection:
             revision = connection.scalar(select(series.c.revision).where(series.c.uid == series_uid))
             if revision is None:
                 raise StorageError(f"there is no series {series_uid} in the index")
+            sentence = "reprocess asked by the operator"
             return self.create(
-                connection, series_uid, revision=revision, sentence="reprocess asked by the operator", now=now
+                connection, series_uid, revision=revision, sentence=sentence, now=now, plan=plan
             )
 
     # -- the worker's side -----------------------------------------------------------------------------------
@@ -124,6 +148,7 @@ class Jobs:
                 "label_digest": outcome.label_digest,
                 **_NO_LEASE,
             }
+            forget_refusal(connection, job_uid)  # of an attempt before this one
             for result in outcome.results:
                 row = {**vars(result), "job_uid": job_uid, "path": result.path.as_posix()}
                 connection.execute(insert(results).values(row))
@@ -157,8 +182,7 @@ class Jobs:
         """
         with writing(self._engine) as connection:
             job = _in_state(connection, job_uid, "retried", JobState.FAILED, JobState.PARKED)
-            written = connection.scalar(select(func.count()).where(results.c.job_uid == job_uid))
-            if not written:
+            if not _has_results(connection, job_uid):
                 values = {"attempts": 0, **_NO_LEASE}
                 return move(
                     connection, job, JobState.QUEUED, "retried by the operator", now=now, values=values
@@ -173,7 +197,7 @@ class Jobs:
         """
         with writing(self._engine) as connection:
             job = _in_state(connection, job_uid, "released", JobState.NEEDS_REVIEW)
-            if not connection.scalar(select(func.count()).where(results.c.job_uid == job_uid)):
+            if not _has_results(connection, job_uid):
                 raise StorageError(f"job {job_uid} wrote no objects: there is nothing to release")
             owe_again(connection, job_uid, now=now)
             return move(connection, job, JobState.WRITTEN, "released by the operator", now=now)
@@ -221,11 +245,36 @@ class Jobs:
 
     def results(self, job_uid: str) -> tuple[ResultObject, ...]:
         """Return the objects that a job wrote."""
-        query = select(results).where(results.c.job_uid == job_uid).order_by(results.c.kind)
+        query = select(results).where(results.c.job_uid == job_uid).order_by(results.c.name)
+        with reading(self._engine) as connection:
+            return tuple(map(_result, connection.execute(query).mappings()))
+
+    def replaced_by(self, job: Job) -> tuple[ResultObject, ...]:
+        """Return what peers hold of the latest earlier job of the series that anything was delivered of."""
+        paid = and_(outbox.c.job_uid == results.c.job_uid, outbox.c.name == results.c.name)
+        query = (
+            select(results)
+            .distinct()
+            .join(outbox, paid)
+            .join(jobs, jobs.c.uid == results.c.job_uid)
+            .where(jobs.c.series_uid == job.series_uid, jobs.c.uid != job.uid)
+            .where(outbox.c.state == DebtState.PAID, results.c.kind.not_in([REFUSAL, REJECTION]))
+            .order_by(jobs.c.created_at.desc(), results.c.name)
+        )
         with reading(self._engine) as connection:
             rows = connection.execute(query).mappings().all()
-        names = set(ResultObject.__dataclass_fields__) - {"path"}
-        return tuple(ResultObject(path=Path(row["path"]), **{n: row[n] for n in names}) for row in rows)
+        return tuple(_result(row) for row in rows if row["job_uid"] == rows[0]["job_uid"])
+
+
+def _result(row: RowMapping) -> ResultObject:
+    names = set(ResultObject.__dataclass_fields__) - {"path"}
+    return ResultObject(path=Path(row["path"]), **{name: row[name] for name in names})
+
+
+def _has_results(connection: Connection, job_uid: str) -> bool:
+    """Whether a job wrote more than the report that says why it did not."""
+    own = and_(results.c.job_uid == job_uid, results.c.kind != REFUSAL)
+    return bool(connection.scalar(select(func.count()).where(own)))
 
 
 _NO_LEASE: Mapping[str, None] = {"lease_owner": None, "lease_expires_at": None}

@@ -1,7 +1,7 @@
 """The outbox: which written object is owed to which peer, and how often it was tried.
 
 A debt is due only while its job is ``written``, or ``failed`` because another object of it was refused: a job
-that needs review, is superseded or cancelled sends nothing.
+that needs review, is superseded or cancelled sends nothing, but for the report which says why (a refusal).
 """
 
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, and_, func, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, Select, and_, or_, select, update
 
 from gpnet_node.config import RetryConfig
 from gpnet_node.errors import StorageError
 from gpnet_node.store.database import jobs, outbox, reading, results, writing
 from gpnet_node.store.jobs import get_job, move
-from gpnet_node.store.states import DebtState, JobState
+from gpnet_node.store.states import REFUSAL, DebtState, JobState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,7 @@ class Debt:
 
     id: int
     job_uid: str
+    name: str
     kind: str
     peer: str
     state: DebtState
@@ -48,18 +49,18 @@ class Outbox:
 
     def due(self, *, now: datetime, limit: int = 1000) -> tuple[Debt, ...]:
         """Return what should be sent now, ordered by peer, job and kind: one association per peer will do."""
-        payable = and_(
-            outbox.c.state == DebtState.OWED,
-            outbox.c.next_attempt_at <= now,
+        payable = or_(
             jobs.c.state.in_([JobState.WRITTEN, JobState.FAILED]),
+            and_(results.c.kind == REFUSAL, jobs.c.state.in_([JobState.NEEDS_REVIEW, JobState.REJECTED])),
         )
-        query = _debts().where(payable).order_by(outbox.c.peer, jobs.c.created_at, outbox.c.kind).limit(limit)
+        due = and_(outbox.c.state == DebtState.OWED, outbox.c.next_attempt_at <= now, payable)
+        query = _debts().where(due).order_by(outbox.c.peer, jobs.c.created_at, outbox.c.id).limit(limit)
         with reading(self._engine) as connection:
             return tuple(_debt(row) for row in connection.execute(query).mappings())
 
     def of_job(self, job_uid: str) -> tuple[Debt, ...]:
         """Return every debt of a job, paid or not."""
-        query = _debts().where(outbox.c.job_uid == job_uid).order_by(outbox.c.peer, outbox.c.kind)
+        query = _debts().where(outbox.c.job_uid == job_uid).order_by(outbox.c.peer, outbox.c.id)
         with reading(self._engine) as connection:
             return tuple(_debt(row) for row in connection.execute(query).mappings())
 
@@ -67,10 +68,13 @@ class Outbox:
         """The peer stored it (0x0000, or a warning, which is kept); the last payment delivers the job."""
         with writing(self._engine) as connection:
             _settle(connection, debt, DebtState.PAID, status, comment, now)
-            job = get_job(connection, debt.job_uid)
-            unpaid = and_(outbox.c.job_uid == debt.job_uid, outbox.c.state != DebtState.PAID)
-            if job.state is JobState.WRITTEN and not connection.scalar(select(func.count()).where(unpaid)):
-                move(connection, job, JobState.DELIVERED, _delivered(connection, debt.job_uid), now=now)
+            _close(connection, debt.job_uid, now)
+
+    def left_out(self, debt: Debt, *, comment: str, status: int | None = None, now: datetime) -> None:
+        """The peer does not take such objects; it gets the others. A peer that takes none fails the job."""
+        with writing(self._engine) as connection:
+            _settle(connection, debt, DebtState.LEFT_OUT, status, comment, now)
+            _close(connection, debt.job_uid, now)
 
     def put_off(self, debt: Debt, *, comment: str, status: int | None = None, now: datetime) -> None:
         """It may work later: wait longer each time, and give up after the configured hours."""
@@ -92,7 +96,7 @@ class Outbox:
             job = get_job(connection, debt.job_uid)
             if job.state is JobState.WRITTEN:
                 sentence = (
-                    f"{debt.kind} {debt.sop_instance_uid} cannot be delivered to {debt.peer}: {comment}"
+                    f"{debt.name} {debt.sop_instance_uid} cannot be delivered to {debt.peer}: {comment}"
                 )
                 move(connection, job, JobState.FAILED, sentence, now=now)
 
@@ -105,8 +109,10 @@ class Outbox:
 
 
 def _debts() -> Select[Any]:
-    same = and_(results.c.job_uid == outbox.c.job_uid, results.c.kind == outbox.c.kind)
-    query = select(outbox, results.c.sop_class_uid, results.c.sop_instance_uid, results.c.path)
+    same = and_(results.c.job_uid == outbox.c.job_uid, results.c.name == outbox.c.name)
+    query = select(
+        outbox, results.c.kind, results.c.sop_class_uid, results.c.sop_instance_uid, results.c.path
+    )
     return query.join(results, same).join(jobs, jobs.c.uid == outbox.c.job_uid)
 
 
@@ -121,20 +127,30 @@ def _settle(
         "state": state, "attempts": debt.attempts + 1, "status": status, "comment": comment, "updated_at": now
     }  # fmt: skip
     if connection.execute(update(outbox).where(_still_owed(debt)).values(change)).rowcount != 1:
-        raise StorageError(f"outbox: {debt.kind} of job {debt.job_uid} is no longer owed to {debt.peer}")
+        raise StorageError(f"outbox: {debt.name} of job {debt.job_uid} is no longer owed to {debt.peer}")
 
 
-def _delivered(connection: Connection, job_uid: str) -> str:
-    """Say to whom the objects went, and which answers were warnings."""
-    query = select(outbox).where(outbox.c.job_uid == job_uid).order_by(outbox.c.peer, outbox.c.kind)
+def _close(connection: Connection, job_uid: str, now: datetime) -> None:
+    """Once nothing is owed any more, say to whom the objects went, what was left out, and each warning."""
+    job = get_job(connection, job_uid)
+    query = select(outbox).where(outbox.c.job_uid == job_uid).order_by(outbox.c.peer, outbox.c.id)
     rows = connection.execute(query).mappings().all()
-    peers = ", ".join(sorted({row["peer"] for row in rows}))
-    warnings = [
-        f"{row['kind']} at {row['peer']}: warning 0x{row['status']:04X} {row['comment']}".rstrip()
-        for row in rows
+    stored = [row for row in rows if row["state"] == DebtState.PAID]
+    left_out = [row for row in rows if row["state"] == DebtState.LEFT_OUT]
+    if job.state is not JobState.WRITTEN or len(stored) + len(left_out) < len(rows):
+        return
+    peers = sorted({row["peer"] for row in stored})
+    without = sorted({row["peer"] for row in left_out} - set(peers))
+    parts = [f"{len(stored)} objects stored by {', '.join(peers)}"] if stored else []
+    parts += [f"peer {peer} takes none of the objects" for peer in without]
+    parts += [f"left out: {comment}" for comment in dict.fromkeys(row["comment"] for row in left_out)]
+    parts += [
+        f"{row['name']} at {row['peer']}: warning 0x{row['status']:04X} {row['comment']}".rstrip()
+        for row in stored
         if row["status"]
     ]
-    return "; ".join([f"{len(rows)} objects stored by {peers}", *warnings])
+    to = JobState.FAILED if without else JobState.DELIVERED
+    move(connection, job, to, "; ".join(parts), now=now)
 
 
 def _debt(row: RowMapping) -> Debt:

@@ -76,12 +76,12 @@ def _with_header(root: Path, half: Entry) -> Entry | None:
     path = root / half.path
     try:
         data_set = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
-        attributes = {**half.attributes, **attributes_of(data_set)}
-        return replace(
-            half, attributes=attributes, size_bytes=half.size_bytes or path.stat().st_size, whole=True
-        )
-    except (OSError, *UNREADABLE):
+        with path.open("rb") as file:
+            size_bytes = path.stat().st_size - data_set_start(file)
+    except (OSError, UnreadableInstanceError, *UNREADABLE):
         return None
+    attributes = {**half.attributes, **attributes_of(data_set)}
+    return replace(half, attributes=attributes, size_bytes=half.size_bytes or size_bytes, whole=True)
 
 
 def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:

@@ -7,6 +7,9 @@ from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 
+REFUSAL = "refusal"  # the kind of the report that says why a series was not segmented
+REJECTION = "rejection"  # that of the note which rejects an older result
+
 
 class SeriesState(StrEnum):
     """Where a series is. More instances take it back to ``receiving``, as a new revision."""
@@ -29,7 +32,7 @@ class JobState(StrEnum):
     WRITTEN = "written"
     """The objects are in the archive; those owed to peers are being sent."""
     DELIVERED = "delivered"
-    """Every peer has answered that it stored every object owed to it."""
+    """Every peer has answered that it stored every object owed to it, but for kinds that it does not take."""
     CONFIRMED = "confirmed"
     """Every peer has taken over safekeeping (storage commitment)."""
     REJECTED = "rejected"
@@ -87,13 +90,19 @@ class DebtState(StrEnum):
     """It has not been sent, or will be tried again."""
     PAID = "paid"
     """The peer answered that it stored it."""
+    LEFT_OUT = "left_out"
+    """The peer does not take this kind of object at all; it gets the others."""
     FAILED = "failed"
     """The peer will not take it, or was tried for too long."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One job row, as it was when read. ``created_at`` dates every object written for it."""
+    """One job row, as it was when read. ``created_at`` dates every object written for it.
+
+    ``plan``: JSON of where the commissures lie, if the operator told it. ``refusal``: why nothing is to be
+    segmented; the job then only reports that.
+    """
 
     uid: str
     series_uid: str
@@ -108,6 +117,8 @@ class Job:
     route: str | None = None
     model: str | None = None
     label_digest: str | None = None
+    plan: str | None = None
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,12 +139,13 @@ class ResultObject:
     was not noted: the next ``reindex`` reads it from the file.
     """
 
+    name: str
     kind: str
     sop_class_uid: str
     sop_instance_uid: str
     path: Path
     sha256: str
-    size_bytes: int | None = None  # of the file
+    size_bytes: int | None = None  # of the data set
     attributes: Mapping[str, str] | None = field(default=None, hash=False)
 
 
@@ -141,8 +153,9 @@ class ResultObject:
 class Outcome:
     """How a worker's run ended: ``written``, ``rejected``, ``needs_review`` or ``failed``, and why.
 
-    ``owed`` lists (kind, peer): which object goes to whom. It is sent once the job is ``written``, so that
-    nothing leaves of a job that needs review before its release.
+    ``owed`` lists (name, peer): which object goes to whom. It is sent once the job is ``written``, so that
+    nothing leaves of a job that needs review before its release; only a ``refusal``, the report that says why
+    nothing comes, leaves of a job that ended otherwise.
     """
 
     state: JobState
@@ -158,9 +171,9 @@ class Outcome:
         with_results = {JobState.WRITTEN, JobState.NEEDS_REVIEW}
         if self.state not in with_results | {JobState.REJECTED, JobState.FAILED}:
             raise ValueError(f"a run cannot end as {self.state}")
-        if self.results and self.state not in with_results:
+        if {it.kind for it in self.results} - {REFUSAL} and self.state not in with_results:
             raise ValueError(f"a job that is {self.state} has no results")
-        if {kind for kind, _ in self.owed} - {result.kind for result in self.results}:
+        if {name for name, _ in self.owed} - {result.name for result in self.results}:
             raise ValueError("an object is owed that was not written")
 
 

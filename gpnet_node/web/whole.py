@@ -8,8 +8,8 @@ from pydicom import dcmwrite
 from pydicom.uid import ExplicitVRLittleEndian
 
 from gpnet_node.errors import StorageError, UnreadableInstanceError
-from gpnet_node.imaging.conversion import converted
 from gpnet_node.imaging.decoding import Codecs
+from gpnet_node.intake.conversion import converted
 from gpnet_node.store.versions import UNREADABLE
 
 _CHUNK_BYTES = 1 << 18

@@ -23,14 +23,16 @@ class Scale:
     instances: int  # of 512 x 512, sent in each turn
     small_instances: int  # of 64 x 64, for the receiver's memory
     series: int  # of 512 x 512 x 80, sent one after the other
+    studies: int  # to be asked for
+    images_of_study: int
 
 
-FULL = Scale(repeats=5, instances=200, small_instances=5000, series=3)
+FULL = Scale(repeats=5, instances=200, small_instances=5000, series=3, studies=1000, images_of_study=100)
 
 
 @pytest.fixture(scope="session")
 def scale() -> Scale:
-    """Full size, or what GPNET_BENCH_REPEATS, _INSTANCES, _SMALL_INSTANCES and _SERIES say."""
+    """Full size, or what GPNET_BENCH_REPEATS, _INSTANCES, _STUDIES and the like say."""
     wanted = {name: os.environ.get(f"GPNET_BENCH_{name.upper()}") for name in vars(FULL)}
     return Scale(**{name: int(wanted[name] or getattr(FULL, name)) for name in wanted})
 

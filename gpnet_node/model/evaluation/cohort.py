@@ -25,7 +25,7 @@ TRAIN_PEOPLE = ("01", "02", "04", "05", "06", "07", "09", "10", "13", "15", "16"
 VALIDATE_PEOPLE = ("03", "08", "17")
 TEST_PEOPLE = ("11", "12", "14", "18", "19", "20")
 TEST_IMAGES = 43
-DEGRADED_IMAGES = 24
+DEGRADED_IMAGES, VALIDATION_IMAGES = 24, 48
 
 FIELD_OF_VIEW_MM = 180.0
 _HEAD_FIELD_MM, _HEAD_SPACING_MM, _HEAD_SLICES = 216.0, 0.8, 200
@@ -182,14 +182,14 @@ def set_a() -> tuple[Case, ...]:
 
 def validation() -> tuple[Case, ...]:
     """Images of the 3 validation people, on which settings are chosen and the predicted Dice is fitted."""
-    return cases(VALIDATE_PEOPLE, 24, seed=2, prefix="v")
+    return cases(VALIDATE_PEOPLE, VALIDATION_IMAGES, seed=2, prefix="v")
 
 
-def degraded(people: Sequence[str], *, seed: int) -> tuple[Case, ...]:
+def degraded(people: Sequence[str], *, seed: int, count: int = DEGRADED_IMAGES) -> tuple[Case, ...]:
     """Images so poor that the true Dice spans 0 to 0.95: what a predicted Dice is judged by."""
     rng = np.random.default_rng([20261122, seed, 1])
     poor = []
-    for case in cases(people, DEGRADED_IMAGES, seed=seed, prefix="d"):
+    for case in cases(people, count, seed=seed, prefix="d"):
         scene = replace(
             case.scene,
             contrast=Contrast.RANDOM if rng.random() < 0.25 else case.scene.contrast,

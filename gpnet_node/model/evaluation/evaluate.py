@@ -15,7 +15,14 @@ from gpnet_node.model.card import CARD_NAME, ModelCard
 from gpnet_node.model.evaluation import bars, contenders, summary
 from gpnet_node.model.evaluation.bootstrap import Interval
 from gpnet_node.model.evaluation.card_page import PAGE_NAME, page
-from gpnet_node.model.evaluation.cohort import TEST_PEOPLE, VALIDATE_PEOPLE, degraded, set_a, validation
+from gpnet_node.model.evaluation.cohort import (
+    TEST_PEOPLE,
+    VALIDATE_PEOPLE,
+    VALIDATION_IMAGES,
+    degraded,
+    set_a,
+    validation,
+)
 from gpnet_node.model.evaluation.contenders import CANDIDATES, CHOSEN
 from gpnet_node.model.evaluation.figures import draw_dice, failure
 from gpnet_node.model.evaluation.panels import draw_panels
@@ -108,7 +115,8 @@ def evaluate_validation(evaluation: Evaluation) -> list[bars.Bar]:
     segmenter = open_segmenter(evaluation, VALIDATE_PEOPLE)
     build_anatomies(evaluation, (*VALIDATE_PEOPLE, *contenders.FUSED_PEOPLE))
     good = score_cases(evaluation, segmenter.card, "validation", validation())
-    poor = score_cases(evaluation, segmenter.card, "degraded validation", degraded(VALIDATE_PEOPLE, seed=9))
+    degraded_too = degraded(VALIDATE_PEOPLE, seed=9, count=VALIDATION_IMAGES)
+    poor = score_cases(evaluation, segmenter.card, "degraded validation", degraded_too)
     rows = [s for s in summary.select([*good, *poor], grid=FINE) if not s.refused]
     regression = fit_predicted_dice(
         [row.features for row in rows],

@@ -9,7 +9,8 @@ from pydicom.uid import UID
 
 from gpnet_node.errors import UnreadableInstanceError
 from gpnet_node.imaging.decoding import DECODE_FAILURES, Codecs
-from gpnet_node.store.versions import UNREADABLE
+from gpnet_node.intake.instance import read_received
+from gpnet_node.store.versions import UNREADABLE, data_set_start
 
 # Words whose bytes pydicom leaves in the order of the transfer syntax (PS3.5 7.3).
 _WORD_BYTES = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
@@ -27,6 +28,9 @@ def converted(path: Path, *, to: UID, codecs: Codecs, max_bytes: int) -> Dataset
     try:
         data_set = dcmread(path)
         syntax = UID(data_set.file_meta.TransferSyntaxUID)
+        with path.open("rb") as file:  # pydicom reads what is cut short without a word
+            start = data_set_start(file)
+            read_received(file, start=start, transfer_syntax=syntax, max_bytes=max_bytes)
         if syntax.is_encapsulated and "PixelData" in data_set:
             _decode(data_set, path, syntax, codecs, max_bytes)
         elif not syntax.is_little_endian:
