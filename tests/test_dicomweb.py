@@ -1,6 +1,8 @@
 """DICOMweb as clients use it: dicomweb-client against a whole node, and what the standard says besides."""
 
 import io
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tests.factories import enhanced_mr, mr_series
 from tests.nodes import configuration_of, running_node
 from tests.pallida import draw_head, write_results
 from tests.peers import storescu, wait_until
+from tests.test_config import config_folder
 from tests.web import OCTETS, Web, path_of, web_service
 
 JPEG_LS, JPEG_2000 = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"
@@ -79,6 +82,16 @@ def test_the_web_role_is_a_process_of_its_own_that_drains_and_is_started_again(t
 def test_a_node_that_does_not_enable_the_web_does_not_play_it(tmp_path: Path) -> None:
     with running_node(configuration_of(tmp_path)) as node:
         assert node.web_port == 0
+
+
+def test_the_web_role_by_itself_needs_to_be_enabled(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gpnet_node", "serve", "--role", "web", "--config", str(tmp_path)]
+    config_folder(tmp_path)
+
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert ended.returncode == 78
+    assert "set enabled = true under [web]" in ended.stderr
 
 
 # -- searching -----------------------------------------------------------------------------------------------
