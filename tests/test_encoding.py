@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.filereader import read_dataset
+from pydicom.uid import UID
+from pynetdicom.dimse_messages import C_GET_RSP
+from pynetdicom.dimse_primitives import C_GET
 from pynetdicom.dsutils import encode
 
-from gpnet_node.dimse.encoding import AnswerEncoder, message_pdus
+from gpnet_node.dimse.encoding import AnswerEncoder, command_set, message_pdus
 from gpnet_node.store.answers import data_set_of
 from gpnet_node.store.attributes import ATTRIBUTES, Level
 
@@ -46,6 +49,29 @@ def test_only_what_was_asked_for_is_in_an_answer() -> None:
     answer = read_dataset(BytesIO(one.encode([ROW[it.keyword] for it in SHOWN])), False, True)
 
     assert [element.keyword for element in answer] == ["Rows"]
+
+
+def test_a_command_set_is_encoded_as_pynetdicom_encodes_it() -> None:
+    response = C_GET()
+    response.MessageIDBeingRespondedTo = 7
+    response.AffectedSOPClassUID = UID("1.2.840.10008.5.1.4.1.2.2.3")
+    response.Status = 0xFF00
+    response.NumberOfRemainingSuboperations = 3
+    message = C_GET_RSP()
+    message.primitive_to_message(response)
+
+    encoded = command_set(
+        {
+            0x0002: "1.2.840.10008.5.1.4.1.2.2.3",
+            0x0100: 0x8010,
+            0x0120: 7,
+            0x0800: 0x0101,
+            0x0900: 0xFF00,
+            0x1020: 3,
+        }
+    )
+
+    assert encoded == encode(message.command_set, True, True)
 
 
 @given(

@@ -21,8 +21,9 @@ def connected() -> Iterator[tuple[BoundedSocket, socket.socket]]:
         ours, _ = server.accept()
     association = Association(AE(), "acceptor")
     association.network_timeout = 10
-    with peer, ours:
-        yield BoundedSocket(association, ours), peer
+    rope, bell = socket.socketpair()
+    with peer, ours, rope, bell:
+        yield BoundedSocket(association, ours, bell), peer
 
 
 def test_a_pdu_that_comes_in_pieces_is_read_whole() -> None:

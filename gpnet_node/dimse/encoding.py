@@ -14,12 +14,22 @@ _PDV_HEAD_BYTES = 6  # length, context and control header of a fragment
 _COMMAND, _LAST = 1, 2  # bits of the control header (PS3.8 E.2)
 
 
+def command_set(elements: Mapping[int, str | int]) -> bytes:
+    """Return a command set (PS3.7 6.3.1) of elements of group 0000, in order: texts are UIDs, numbers US."""
+    content = b""
+    for element, value in elements.items():
+        encoded = struct.pack("<H", value) if isinstance(value, int) else value.encode()
+        encoded += b"\0" * (len(encoded) % 2)
+        content += struct.pack("<HHL", 0, element, len(encoded)) + encoded
+    return struct.pack("<HHLL", 0, 0, 4, len(content)) + content
+
+
 def message_pdus(context_id: int, command: bytes, data: bytes, *, longest: int) -> bytes:
-    """Return the PDUs of one message: command and data in one if that is no longer than ``longest``.
+    """Return the PDUs of one message: command and data, if any, in one if that is no longer than ``longest``.
 
     ``longest`` is what the peer takes, in bytes behind a PDU's own length; 0: of any length.
     """
-    together = _pdv(context_id, _COMMAND | _LAST, command) + _pdv(context_id, _LAST, data)
+    together = _pdv(context_id, _COMMAND | _LAST, command) + (_pdv(context_id, _LAST, data) if data else b"")
     if not longest or len(together) <= longest:
         return _pdu(together)
     most = longest - _PDV_HEAD_BYTES

@@ -12,16 +12,21 @@ from pynetdicom.dsutils import encode
 
 from gpnet_node.config import Configuration, NodeConfig, PeerConfig
 from gpnet_node.dimse.contexts import QUERY_MODELS
+from gpnet_node.dimse.encoding import command_set, message_pdus
 from gpnet_node.dimse.find import CANCELLED, SUCCESS
 from gpnet_node.dimse.identifier import Asked, read_retrieval
-from gpnet_node.dimse.requested import Requested, response_to
+from gpnet_node.dimse.requested import Requested
 from gpnet_node.dimse.suboperations import Originator, Result, Storing, send_all
+from gpnet_node.dimse.transport import send_encoded
 from gpnet_node.imaging.decoding import Codecs
 from gpnet_node.log import get_logger
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.catalogue import Catalogue, Held, Level
 
 _PENDING = 0xFF00
+_GET_RESPONSE, _MOVE_RESPONSE = 0x8010, 0x8021  # Command Field (PS3.7 E.1)
+_NO_DATA_SET = 0x0101
+_LARGEST_COUNT = 0xFFFF  # of a US
 _NONE_WAS_SENT = 0xA702
 _DESTINATION_UNKNOWN = 0xA801
 _SOME_WERE_NOT = 0xB000
@@ -53,11 +58,12 @@ class _Tally:
         return _SOME_WERE_NOT if some else _NONE_WAS_SENT
 
     def fill(self, response: C_MOVE | C_GET) -> None:
-        response.NumberOfCompletedSuboperations = self.counts[Result.COMPLETED]
-        response.NumberOfFailedSuboperations = self.counts[Result.FAILED]
-        response.NumberOfWarningSuboperations = self.counts[Result.WARNING]
-        if response.Status in (_PENDING, CANCELLED):  # the others leave nothing over
-            response.NumberOfRemainingSuboperations = self.remaining
+        """Put the counts into a final response; a US holds no more than 65,535."""
+        response.NumberOfCompletedSuboperations = min(self.counts[Result.COMPLETED], _LARGEST_COUNT)
+        response.NumberOfFailedSuboperations = min(self.counts[Result.FAILED], _LARGEST_COUNT)
+        response.NumberOfWarningSuboperations = min(self.counts[Result.WARNING], _LARGEST_COUNT)
+        if response.Status == CANCELLED:  # the others leave nothing over
+            response.NumberOfRemainingSuboperations = min(self.remaining, _LARGEST_COUNT)
 
 
 def retrieve(
@@ -90,7 +96,7 @@ def retrieve(
         Codecs() as codecs,
         closing(_sent(requested, destination, items, configuration.node, archive, codecs)) as sent,
     ):
-        _carry_out(requested, message, sent, tally)
+        _carry_out(requested, sent, tally)
     response.Status = CANCELLED if tally.remaining else tally.status()
     tally.fill(response)
     if tally.failed_uids:
@@ -99,16 +105,32 @@ def retrieve(
     log.info("instances were sent", total=len(items), completed=completed, failed=failed)
 
 
-def _carry_out(requested: Requested, message: C_MOVE | C_GET, sent: Iterator[Sent], tally: _Tally) -> None:
+def _carry_out(requested: Requested, sent: Iterator[Sent], tally: _Tally) -> None:
     """Count, and say how far it is, until all is sent or the peer asks to stop or is gone."""
     while tally.remaining and not requested.is_cancelled:
         held, result = next(sent)
         tally.count(held, result)
         if tally.remaining:
-            pending = response_to(message)
-            pending.Status = _PENDING
-            tally.fill(pending)
-            requested.respond(pending)
+            _say_how_far(requested, tally)
+
+
+def _say_how_far(requested: Requested, tally: _Tally) -> None:
+    """Send a pending response (PS3.7 9.3.3.2, 9.3.4.2), encoded here: there is one for each instance."""
+    pending: dict[int, str | int] = {
+        0x0002: requested.sop_class_uid,
+        0x0100: _MOVE_RESPONSE if isinstance(requested.message, C_MOVE) else _GET_RESPONSE,
+        0x0120: requested.message_id,
+        0x0800: _NO_DATA_SET,
+        0x0900: _PENDING,
+        0x1020: min(tally.remaining, _LARGEST_COUNT),
+        0x1021: min(tally.counts[Result.COMPLETED], _LARGEST_COUNT),
+        0x1022: min(tally.counts[Result.FAILED], _LARGEST_COUNT),
+        0x1023: min(tally.counts[Result.WARNING], _LARGEST_COUNT),
+    }
+    longest = requested.association.dimse.maximum_pdu_size
+    pdus = message_pdus(requested.context_id, command_set(pending), b"", longest=longest)
+    if not requested.is_void:
+        send_encoded(requested.association, pdus)
 
 
 def _held(catalogue: Catalogue, asked: Asked) -> tuple[Held, ...]:

@@ -35,6 +35,7 @@ _LOOP_SECONDS = 0.0001  # BoundedSocket.ready waits already; without any, a clos
 _PATIENCE_SECONDS = 0.005  # for a release or an abort to be noticed
 _LOOK_SECONDS = 0.1  # for the end of the thread that sends to be noticed
 
+_RINGS = 4096  # of the bell that are heard at once
 _DATA_TRANSFER = "Sta6"  # PS3.8 9.2.2
 _WAITING_MESSAGES = 64  # to be sent; then what comes in is looked at: a C-CANCEL, say
 
@@ -45,17 +46,22 @@ Serve = Callable[[Requested], None]
 class BoundedSocket(AssociationSocket):
     """Reads whole PDUs at once, with a limit on their length and on the wait for the rest of one."""
 
-    def __init__(self, assoc: Association, client_socket: socket.socket) -> None:
+    def __init__(self, assoc: Association, client_socket: socket.socket, bell: socket.socket) -> None:
         super().__init__(assoc, client_socket=client_socket)
+        self._bell = bell  # can be read when something waits to be sent
         client_socket.settimeout(assoc.network_timeout)
         client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to read, waiting a moment for it instead of sleeping afterwards."""
+        """Whether there is something to read, waiting a moment for it, or for something to send, instead of
+        sleeping afterwards.
+        """
         sockets = [self.socket] if self.socket is not None and self._is_connected else []
         try:
-            select.select(sockets, [], [], _POLL_SECONDS)
+            readable, _, _ = select.select([*sockets, self._bell], [], [], _POLL_SECONDS)
+            if self._bell in readable:
+                self._bell.recv(_RINGS)
         except (OSError, ValueError):  # closed meanwhile: pynetdicom finds out below
             time.sleep(_POLL_SECONDS)
         return super().ready
@@ -150,6 +156,8 @@ class Outgoing(queue.Queue[object]):
     def __init__(self, alive: Callable[[], bool]) -> None:
         super().__init__()
         self._alive = alive
+        self._rope, self.bell = socket.socketpair()
+        self._rope.setblocking(False)
         self._gone = threading.Condition(self.mutex)
 
     def put(self, item: object, block: bool = True, timeout: float | None = None) -> None:
@@ -159,6 +167,8 @@ class Outgoing(queue.Queue[object]):
                 while self._qsize() and self._alive():
                     self._gone.wait(_LOOK_SECONDS)
         super().put(item, block, timeout)
+        with contextlib.suppress(OSError):  # rung often enough already
+            self._rope.send(b"\0")
 
     def _get(self) -> object:
         item = super()._get()
@@ -221,9 +231,10 @@ def request_handler(open_spool: OpenSpool, serve: Serve) -> type[RequestHandler]
         def _create_association(self) -> Association:
             association = super()._create_association()
             association.dul.event_queue.get_nowait()  # the plain socket's announcement; ours makes its own
-            association.dul.socket = BoundedSocket(association, self.request)
+            outgoing = Outgoing(association.dul.is_alive)
+            association.dul.socket = BoundedSocket(association, self.request, outgoing.bell)
             association.dul._run_loop_delay = _LOOP_SECONDS
-            association.dul.to_provider_queue = Outgoing(association.dul.is_alive)  # type: ignore[assignment]
+            association.dul.to_provider_queue = outgoing  # type: ignore[assignment]
             look = partial(_send_encoded, association.dul)
             association.dul._process_recv_primitive = look  # type: ignore[method-assign]
             association.dimse = SpoolingDimse(association, open_spool)
