@@ -121,8 +121,6 @@ class Index:
         with reading(self._engine) as connection:
             return frozenset(Path(path) for path in connection.scalars(select(instances.c.path)))
 
-    # -- catalogue -------------------------------------------------------------------------------------------
-
     def half_listed(self) -> tuple[Entry, ...]:
         """Return what was received or written before the catalogue kept headers, to be read once more."""
         with reading(self._engine) as connection:
