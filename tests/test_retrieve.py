@@ -282,13 +282,13 @@ def test_who_may_only_fetch_cannot_store(node: Answering, tmp_path: Path) -> Non
 
     with asking(node.port, context) as association:
         plain = {str(it.abstract_syntax) for it in association.accepted_contexts}
-    with (
-        asking(node.port, context, items=roles([context])) as association,
-        pytest.raises(ValueError, match="No presentation context"),
-    ):
-        association.send_c_store(sent)
+    with asking(node.port, context, items=roles([context])) as association:
+        for accepted in association.accepted_contexts:
+            accepted._as_scu = True  # it does not keep to what was agreed
+        answer = association.send_c_store(sent)
 
     assert MRImageStorage not in plain
+    assert answer.Status == 0x0124
     assert list(node.archive.instances()) == []
 
 

@@ -38,6 +38,7 @@ _SUCCESS = 0x0000
 _OUT_OF_RESOURCES = 0xA700
 _DATA_SET_IS_ANOTHER = 0xA900
 _CANNOT_UNDERSTAND = 0xC000
+_NOT_AUTHORISED = 0x0124
 
 _OUR_TROUBLE = "out of resources; the node's log says why"
 _COMMENT_CHARACTERS = 64  # Error Comment is an LO (PS3.7 C.1)
@@ -267,6 +268,9 @@ class Receiver:
         if visit is None:  # the drain has just cut the association
             spool.discard()
             return _answer(_OUT_OF_RESOURCES, _OUR_TROUBLE)
+        if not event.assoc._accepted_cx[event.context.context_id].as_scp:  # it was agreed on for a C-GET
+            spool.discard()
+            return _answer(_NOT_AUTHORISED)
         try:
             self._keep(request, UID(event.context.transfer_syntax), spool, visit.association)
         except (StorageError, UnreadableInstanceError, MismatchedInstanceError) as exc:
