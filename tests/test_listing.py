@@ -124,15 +124,21 @@ def test_an_outcome_that_comes_too_late_lists_nothing(tmp_path: Path) -> None:
     assert listed(engine) == ["MR"]
 
 
-def test_a_result_that_a_pacs_routes_back_is_taken_off_with_its_job_nevertheless(tmp_path: Path) -> None:
+@pytest.mark.parametrize("superseded_first", [True, False])
+def test_a_result_that_a_pacs_routes_back_goes_by_its_job_nevertheless(
+    tmp_path: Path, superseded_first: bool
+) -> None:
     engine = new_database(tmp_path)
     jobs = new_jobs(engine)
     job = finished(engine, jobs)
     seg = result(job)
 
     routed_back = arrival(seg.sop_instance_uid, series=f"{seg.sop_instance_uid}.1", modality="SEG")
+    if superseded_first:
+        jobs.reprocess("1.2", now=after(9))
     Index(engine).record([routed_back])
-    jobs.reprocess("1.2", now=after(9))
+    if not superseded_first:
+        jobs.reprocess("1.2", now=after(9))
 
     assert listed(engine) == ["MR"]
 
