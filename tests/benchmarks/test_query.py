@@ -107,8 +107,10 @@ def contenders(scratch: Path, population: Population, third: DcmtkStoreScp) -> I
         running_node(_configuration(folder, third.port), Role.RECEIVER) as node,
         orthanc(folder / "orthanc", **settings) as pacs,
     ):
-        _fill_node(node.parts, population)
-        _fill_orthanc(pacs.http_port, population)
+        with ThreadPoolExecutor() as pool:
+            filling = pool.submit(_fill_orthanc, pacs.http_port, population)
+            _fill_node(node.parts, population)
+            filling.result()
         assert int(pacs.get("/statistics")["CountInstances"]) == population.studies * population.images
         yield {
             OURS: Contender(port=node.port, ae_title="GPNET"),
@@ -148,13 +150,14 @@ def _fill_node(parts: Parts, population: Population) -> None:
 
 def _fill_orthanc(port: int, population: Population) -> None:
     def upload(first: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         for study in range(first, population.studies, _UPLOADS):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
             for image in range(population.images):
                 connection.request("POST", "/instances", population.instance(study, image)[1])
                 answer = connection.getresponse()
                 answer.read()
                 assert answer.status == 200
+            connection.close()
 
     with ThreadPoolExecutor(_UPLOADS) as pool:
         list(pool.map(upload, range(_UPLOADS)))
