@@ -83,5 +83,6 @@ class _Pending:
 
     def flush(self) -> None:
         """Send what was gathered."""
-        send_encoded(self._requested.association, b"".join(self._gathered))
+        if self._gathered:
+            send_encoded(self._requested.association, b"".join(self._gathered))
         self._gathered, self._size = [], 0
