@@ -178,7 +178,7 @@ def _alike(debts: Sequence[Debt]) -> Iterator[tuple[Debt, int]]:
 def checked(found: Mapping[str, Any]) -> RenderableType:
     """What ``check`` found, faults in red."""
     about = _table("Node", "", "")
-    for name in ("ae_title", "listens", "archive", "database", "journal_mode", "journal_reason"):
+    for name in ("ae_title", "listens", "web", "archive", "database", "journal_mode", "journal_reason"):
         about.add_row(name.replace("_", " "), Text(str(found[name])))
     peers = _table("Peers", "name", "AE title", "address", "rights", "C-ECHO")
     for peer in found["peers"]:

@@ -19,6 +19,7 @@ from gpnet_node.node import Parts, now
 from gpnet_node.store.database import journal_in_use, journal_mode, open_engine
 from gpnet_node.store.outbox import Debt
 from gpnet_node.store.states import Job, JobEvent, Series, SeriesEvent, SeriesState
+from gpnet_node.web_config import WebConfig
 
 _CHUNK_BYTES = 1 << 20
 
@@ -119,6 +120,7 @@ def check(configuration: Configuration, *, echo: bool) -> dict[str, Any]:
     return {
         "ae_title": node.ae_title,
         "listens": f"{node.host}:{node.port}",
+        "web": _web(node.web),
         "archive": str(node.archive),
         "database": str(node.database),
         "journal_mode": mode,
@@ -131,6 +133,18 @@ def check(configuration: Configuration, *, echo: bool) -> dict[str, Any]:
         "models": [_checked_model(configuration, name) for name in _models(configuration)],
         "codecs": {UID(uid).name: _decodes(uid) for uid in TRANSFER_SYNTAXES},
     }
+
+
+def _web(web: WebConfig) -> str:
+    """Where DICOMweb is, and who may ask."""
+    if not web.enabled:
+        return "not enabled"
+    scheme = "https" if web.tls_certificate else "http"
+    asks = "asks for a token" if web.token_file else "open to this machine"
+    asks = "asks for a client certificate" if web.client_ca else asks
+    heard = "; WITHOUT TLS THE TOKEN CAN BE OVERHEARD" if web.token_file and not web.tls_certificate else ""
+    stores = ", may be stored to" if web.may_store else ""
+    return f"{scheme}://{web.host}:{web.port}/dicom-web, {asks}{stores}{heard}"
 
 
 def _journal(configuration: Configuration) -> tuple[str, str]:
@@ -151,6 +165,8 @@ def _models(configuration: Configuration) -> Sequence[str]:
 def _checked_peer(configuration: Configuration, peer: PeerConfig, *, echo: bool) -> dict[str, Any]:
     rights = ["may store"] if peer.may_store else []
     rights += ["all classes"] if peer.may_store and peer.accept_other_classes else []
+    rights += ["may query"] if peer.may_query else []
+    rights += ["may retrieve"] if peer.may_retrieve else []
     rights += [f"is sent {', '.join(peer.objects)}"] if peer.is_destination else []
     checked: dict[str, Any] = {
         "name": peer.name,

@@ -243,6 +243,8 @@ class Worker:
 
     def _kept(self, job: Job, written: WrittenObject) -> ResultObject:
         kept = self._archive.keep_result(job.uid, f"{written.name}.dcm", written.content)
+        if written.picture is not None:
+            self._archive.keep_result(job.uid, f"{written.name}.png", written.picture)
         return ResultObject(
             name=written.name,
             kind=written.kind,

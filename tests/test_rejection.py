@@ -54,6 +54,8 @@ def test_it_rejects_every_object_of_the_older_result_and_nothing_else(
         for item in note.ContentSequence
         if "ReferencedSOPSequence" in item
     }
+    references = [item for item in note.ContentSequence if "ReferencedSOPSequence" in item]
+    assert not any("ConceptNameCodeSequence" in item for item in references)
     assert named == {("IMAGE", "2.25.11"), ("COMPOSITE", "2.25.21")}
     (study,) = note.CurrentRequestedProcedureEvidenceSequence
     assert study.StudyInstanceUID == note.StudyInstanceUID

@@ -196,10 +196,10 @@ def test_dcentvfy_finds_source_and_results_in_one_study_of_one_patient(
     assert [line for line in (said.stdout + said.stderr).splitlines() if line.startswith("Error")] == []
 
 
-def test_pixelmed_finds_the_reports_to_follow_their_templates(card: ModelCard, tmp_path: Path) -> None:
+def test_pixelmed_finds_reports_and_note_to_follow_their_templates(card: ModelCard, tmp_path: Path) -> None:
     objects = everything(draw_head(tmp_path / "series"), card)
 
-    for it in (it for it in objects if it.name in ("sr", "refusal")):
+    for it in (it for it in objects if it.name in ("sr", "refusal", "rejection")):
         said = run("DicomSRValidator", on_disk(it.content, tmp_path, f"{it.name}.dcm"))
         assert "Root Template Validation Complete" in said.stdout
         assert [line for line in said.stdout.splitlines() if line.startswith("Error")] == []

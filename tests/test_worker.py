@@ -226,17 +226,24 @@ def test_a_peer_that_wants_to_know_is_told_why_a_series_was_not_segmented(
         assert words.encode() in content
 
 
-def test_of_a_doubtful_result_only_the_report_of_the_doubt_leaves_before_the_release(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [True, False], ids=["sent", "still waiting"])
+def test_of_a_doubtful_result_only_the_report_of_the_doubt_leaves_before_the_release_and_not_after(
+    tmp_path: Path, sent: bool
+) -> None:
     with bench(tmp_path, DoubtfulSegmenter("the left pallidum is doubtful"), profile=WITH_REFUSALS) as at:
         job = at.queue(draw_head(tmp_path / "series").paths)
         at.work()
 
-        before = at.parts.outbox.due(now=now())
-        assert [debt.name for debt in before] == ["refusal"]
-        at.parts.outbox.paid(before[0], status=0, now=now())
-        assert at.job(job).state is JobState.NEEDS_REVIEW
+        (before,) = at.parts.outbox.due(now=now())
+        if sent:
+            at.parts.outbox.paid(before, status=0, now=now())
+        state = at.job(job).state
         at.parts.jobs.release(job.uid, now=now())
+
+        assert (before.name, state) == ("refusal", JobState.NEEDS_REVIEW)
         assert [debt.name for debt in at.parts.outbox.due(now=now())] == ["seg", "sr"]
+        kept = {it.name for it in at.parts.jobs.results(job.uid)}
+        assert kept == {"seg", "sr", "refusal"} if sent else {"seg", "sr"}
 
 
 def test_a_series_that_is_incomplete_is_not_segmented_but_told_of(tmp_path: Path) -> None:

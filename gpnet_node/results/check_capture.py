@@ -22,7 +22,7 @@ _ENTRY = re.compile(rb"(\d{10}) \d{5} n")
 _PAGES = re.compile(rb"/Type\s*/Pages\b[^>]*/Count\s+(\d+)|/Count\s+(\d+)[^>]*/Type\s*/Pages\b")
 
 
-def check_capture(data: bytes, png: bytes, volume: Volume, findings: Findings) -> None:
+def check_capture(data: bytes, png: bytes | None, volume: Volume, findings: Findings) -> None:
     """Compare a Secondary Capture with the page's PNG, pixel by pixel, and with its source.
 
     Raises SelfCheckError where it cannot be read back, StorageError where the source cannot.
@@ -36,6 +36,9 @@ def check_capture(data: bytes, png: bytes, volume: Volume, findings: Findings) -
         pixels = np.asarray(image.pixel_array)
     except (*PARSE_FAILURES, RuntimeError) as exc:
         raise SelfCheckError(f"the picture's pixels cannot be read back ({type(exc).__name__})") from exc
+    if png is None:
+        findings.expect(False, "the picture has no PNG beside it")
+        return
     expected = np.rint(np.asarray(imread(BytesIO(png)))[..., :3] * 255).astype(np.uint8)
     same = image.PhotometricInterpretation == "RGB" and np.array_equal(pixels, expected)
     findings.expect(same, "the picture's pixels are not the page's")

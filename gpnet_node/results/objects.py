@@ -54,7 +54,7 @@ def _written(content: Content, profiles: Sequence[ResultProfile]) -> Iterator[Wr
     if {"capture", "pdf"} & wanted:
         page = compose(content)
         if "capture" in wanted:
-            yield written("capture", write_capture(page, *basis))
+            yield written("capture", write_capture(page, *basis), picture=page.png())
         if "pdf" in wanted:
             yield written("pdf", write_pdf(page, *basis))
     if "rejection" in wanted and content.background.replaces:

@@ -43,5 +43,8 @@ def write_rejection(content: Content) -> Dataset:
         instance_number=1,
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
+    for item in note.ContentSequence:
+        if "ReferencedSOPSequence" in item:
+            del item.ConceptNameCodeSequence  # highdicom names each reference, which TID 2010 does not
     finish(note, source, content.card, job, "Older GP-net result, rejected")
     return note

@@ -19,7 +19,6 @@ from gpnet_node.results.content import Content
 from gpnet_node.results.decode import decode_report, decode_seg
 from gpnet_node.results.findings import Findings
 from gpnet_node.results.measure import Measurement, refuse_unmapped
-from gpnet_node.results.picture import compose
 from gpnet_node.results.truth import Truth, measure_again
 from gpnet_node.results.written import WrittenObject
 
@@ -46,7 +45,7 @@ def check(objects: Sequence[WrittenObject], content: Content) -> None:
         if it.kind == "rtstruct":
             check_rtstruct(it.content, volume, labels, truth, card, findings)
         elif it.kind == "capture":
-            check_capture(it.content, compose(content).png(), volume, findings)
+            check_capture(it.content, it.picture, volume, findings)
         elif it.kind == "pdf":
             check_pdf(it.content, volume, findings)
         elif it.kind == "rejection":

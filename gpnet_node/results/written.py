@@ -13,7 +13,8 @@ class WrittenObject:
     """One DICOM object as the bytes of its Part 10 file.
 
     ``name``: its file's, without ending; unlike ``kind``, no two objects of a result share it. ``form``: of
-    the segmentation that it is, or that it refers to; None where it refers to none.
+    the segmentation that it is, or that it refers to; None where it refers to none. ``picture``: a PNG that
+    shows the same, kept beside it.
     """
 
     kind: ObjectKind
@@ -22,6 +23,7 @@ class WrittenObject:
     sop_class_uid: str
     sop_instance_uid: str
     content: bytes
+    picture: bytes | None = None
 
     def is_for(self, profile: ResultProfile) -> bool:
         """Whether a receiver of that profile gets it."""
@@ -29,7 +31,12 @@ class WrittenObject:
 
 
 def written(
-    kind: ObjectKind, dataset: Dataset, *, part: str = "", form: SegForm | None = None
+    kind: ObjectKind,
+    dataset: Dataset,
+    *,
+    part: str = "",
+    form: SegForm | None = None,
+    picture: bytes | None = None,
 ) -> WrittenObject:
     """Encode a dataset. ``part``: what sets it apart from others of its kind."""
     return WrittenObject(
@@ -39,4 +46,5 @@ def written(
         sop_class_uid=str(dataset.SOPClassUID),
         sop_instance_uid=str(dataset.SOPInstanceUID),
         content=encode(dataset),
+        picture=picture,
     )

@@ -22,11 +22,19 @@ def owe_again(connection: Connection, job_uid: str, *, now: datetime) -> None:
     connection.execute(update(outbox).where(unpaid).values(_fresh(now)))
 
 
-def forget_refusal(connection: Connection, job_uid: str) -> None:
-    """Forget the report of an attempt that ended without a result, and to whom it was owed."""
+def forget_refusal(connection: Connection, job_uid: str, *, paid_too: bool) -> None:
+    """Forget the report that nothing comes, once something comes, and to whom it was owed.
+
+    ``paid_too``: also that it was sent to somebody; the job's next attempt may write another.
+    """
     own = select(results.c.name).where(results.c.job_uid == job_uid, results.c.kind == REFUSAL)
-    connection.execute(delete(outbox).where(outbox.c.job_uid == job_uid, outbox.c.name.in_(own)))
-    connection.execute(delete(results).where(results.c.job_uid == job_uid, results.c.kind == REFUSAL))
+    debts = and_(outbox.c.job_uid == job_uid, outbox.c.name.in_(own))
+    if not paid_too:
+        debts = and_(debts, outbox.c.state != DebtState.PAID)
+    connection.execute(delete(outbox).where(debts))
+    left = select(outbox.c.name).where(outbox.c.job_uid == job_uid)
+    unowed = and_(results.c.job_uid == job_uid, results.c.kind == REFUSAL, results.c.name.not_in(left))
+    connection.execute(delete(results).where(unowed))
 
 
 def _fresh(now: datetime) -> dict[str, object]:

@@ -148,7 +148,7 @@ class Jobs:
                 "label_digest": outcome.label_digest,
                 **_NO_LEASE,
             }
-            forget_refusal(connection, job_uid)  # of an attempt before this one
+            forget_refusal(connection, job_uid, paid_too=True)  # of an attempt before this one
             for result in outcome.results:
                 row = {**vars(result), "job_uid": job_uid, "path": result.path.as_posix()}
                 connection.execute(insert(results).values(row))
@@ -199,6 +199,7 @@ class Jobs:
             job = _in_state(connection, job_uid, "released", JobState.NEEDS_REVIEW)
             if not _has_results(connection, job_uid):
                 raise StorageError(f"job {job_uid} wrote no objects: there is nothing to release")
+            forget_refusal(connection, job_uid, paid_too=False)
             owe_again(connection, job_uid, now=now)
             return move(connection, job, JobState.WRITTEN, "released by the operator", now=now)
 
