@@ -18,16 +18,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID, TimeElapsedColumn
 
-from gpnet_node.config import (
-    NODE_FILE,
-    SHIPPED_MODEL,
-    USUAL_PROFILE,
-    Configuration,
-    ObjectKind,
-    ResultProfile,
-    defaults,
-    load,
-)
+from gpnet_node.config import NODE_FILE, SHIPPED_MODEL, Configuration, defaults, load
 from gpnet_node.errors import (
     ConfigurationError,
     GpnetError,
@@ -36,6 +27,7 @@ from gpnet_node.errors import (
     NotEligibleError,
     StorageError,
 )
+from gpnet_node.result_profile import USUAL_PROFILE, ObjectKind, ResultProfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,7 +5,6 @@ which series are segmented with which model. A missing key means the default bel
 value or a name that nothing bears stops the start with file, key and line.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from ipaddress import ip_address
@@ -13,9 +12,12 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from gpnet_node.eligibility import EligibilityConfig
 from gpnet_node.errors import ConfigurationError
+from gpnet_node.result_profile import BINARY, USUAL_PROFILE, ObjectKind, ResultProfile, SegForm
+from gpnet_node.section import Count, Name, Positive, Section
 from gpnet_node.toml_file import KeyPath, TomlFile
 from gpnet_node.web_config import WebConfig
 
@@ -24,25 +26,9 @@ PEERS_FILE = "peers.toml"
 ROUTES_FILE = "routes.toml"
 SHIPPED_MODEL = "gpnet-1"  # folder under model_weights that the embedded defaults name
 
-Range = tuple[float, float]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]  # 0 lets the system choose, which tests do
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 # PS3.5 6.2: at most 16 characters of the default repertoire without backslash and control characters.
 AeTitle = Annotated[str, Field(pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$")]
-
-
-class _Frozen(BaseModel):
-    """Settings common to all sections: no unknown keys, no change after loading, no infinities."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
-
-
-def _ordered(bounds: Range | None) -> Range | None:
-    if bounds is not None and bounds[0] > bounds[1]:
-        raise ValueError(f"the lower bound {bounds[0]:g} is above the upper bound {bounds[1]:g}")
-    return bounds
 
 
 def _address(host: str) -> str:
@@ -52,7 +38,7 @@ def _address(host: str) -> str:
         raise ValueError(f"{host!r} is not an IP address; names are not looked up") from exc
 
 
-class RetryConfig(_Frozen):
+class RetryConfig(Section):
     """How an unpaid delivery is tried again: exponential back-off with jitter."""
 
     first_seconds: Positive = 5.0
@@ -66,7 +52,7 @@ def _weights_beside_the_package() -> Path:
     return Path(__file__).resolve().parent.parent / "model_weights"
 
 
-class NodeConfig(_Frozen):
+class NodeConfig(Section):
     """Who we are and how patient we are (``node.toml``). Relative paths count from the file's folder."""
 
     ae_title: AeTitle = "GPNET"
@@ -127,43 +113,7 @@ class NodeConfig(_Frozen):
         return values
 
 
-class SegForm(_Frozen):
-    """How a segmentation is written, which receivers differ in.
-
-    ``labelmap``: one frame a slice with the segments' numbers, instead of one bit per segment.
-    ``empty_frames``: slices without a structure too. ``padded_columns``: empty columns are added on the right
-    up to a multiple of 8.
-    """
-
-    labelmap: bool = False
-    empty_frames: bool = True
-    padded_columns: bool = False
-
-    @property
-    def name(self) -> str:
-        """What sets it apart from the usual one, for names: empty, or ``-labelmap-nonempty``."""
-        parts = {
-            "labelmap": self.labelmap, "nonempty": not self.empty_frames, "padded": self.padded_columns
-        }  # fmt: skip
-        return "".join(f"-{name}" for name, holds in parts.items() if holds)
-
-
-BINARY = SegForm()
-# What can be written of a series; what each is for stands in ae_config/peers.toml.
-ObjectKind = Literal["seg", "sr", "rtstruct", "stl", "mr", "capture", "pdf", "refusal", "rejection"]
-
-
-class ResultProfile(_Frozen):
-    """Which objects a receiver gets, and how its segmentation is written."""
-
-    objects: tuple[ObjectKind, ...] = ("seg", "sr")
-    seg: SegForm = BINARY
-
-
-USUAL_PROFILE = ResultProfile()
-
-
-class PeerConfig(_Frozen):
+class PeerConfig(Section):
     """One peer: its rights here, and, where host and port are given, a place to send results to."""
 
     name: Name
@@ -208,66 +158,7 @@ class PeerConfig(_Frozen):
         return self
 
 
-class ContrastRule(_Frozen):
-    """Bounds on one kind of contrast; each bound given must hold.
-
-    ``scanning_sequence``: at least one of these is among the values of Scanning Sequence (PS3.3 C.8.3.1);
-    ``excluded_scanning_sequence``: none of these is. ``description_pattern``: a regular expression searched
-    in Series Description or Protocol Name, upper and lower case alike.
-    """
-
-    name: Name
-    echo_time_ms: Range | None = None
-    repetition_time_ms: Range | None = None
-    scanning_sequence: tuple[str, ...] = ()
-    excluded_scanning_sequence: tuple[str, ...] = ()
-    description_pattern: str | None = None
-
-    _bounds = field_validator("echo_time_ms", "repetition_time_ms")(_ordered)
-
-    @field_validator("description_pattern")
-    @classmethod
-    def _pattern_compiles(cls, pattern: str | None) -> str | None:
-        try:
-            re.compile(pattern or "")
-        except re.error as exc:
-            raise ValueError(f"not a regular expression: {exc}") from exc
-        return pattern
-
-
-T2_SPIN_ECHO = ContrastRule(
-    name="t2-tse",
-    echo_time_ms=(30.0, 150.0),
-    repetition_time_ms=(1500.0, 20000.0),
-    scanning_sequence=("SE", "RM"),
-    excluded_scanning_sequence=("EP", "IR"),  # diffusion and FLAIR have long echo times too
-)
-
-
-class EligibilityConfig(_Frozen):
-    """What a series must be to be segmented: every bound holds, and any one contrast rule matches."""
-
-    modalities: tuple[str, ...] = ("MR",)
-    field_strength_tesla: Range = (6.5, 8.0)
-    contrast: tuple[ContrastRule, ...] = (T2_SPIN_ECHO,)
-    in_plane_spacing_mm: Positive = 0.8  # at most
-    slice_spacing_mm: Positive = 2.5  # at most
-    coverage_mm: tuple[Positive, Positive] = (20.0, 100.0)  # at least: along the slice normal, in the plane
-    min_slices: Count = 10
-    prefer_distortion_corrected: bool = True
-    allow_lossy: bool = True  # lossy compressed series are segmented, and flagged
-
-    _bounds = field_validator("field_strength_tesla")(_ordered)
-
-    @field_validator("contrast")
-    @classmethod
-    def _some_contrast(cls, rules: tuple[ContrastRule, ...]) -> tuple[ContrastRule, ...]:
-        if not rules:
-            raise ValueError("no contrast rule: nothing would ever be segmented")
-        return rules
-
-
-class RouteConfig(_Frozen):
+class RouteConfig(Section):
     """Series that are ``eligible`` are segmented with ``model`` and the results sent to ``destinations``."""
 
     name: Name
@@ -280,7 +171,7 @@ class RouteConfig(_Frozen):
 _Entry = TypeVar("_Entry", PeerConfig, RouteConfig)
 
 
-class Configuration(_Frozen):
+class Configuration(Section):
     """All of it; ``load`` has checked the names across the files too."""
 
     node: NodeConfig
@@ -363,11 +254,11 @@ def load(folder: Path) -> Configuration:
     return configuration
 
 
-class _PeersFile(_Frozen):
+class _PeersFile(Section):
     peer: tuple[PeerConfig, ...] = ()
 
 
-class _RoutesFile(_Frozen):
+class _RoutesFile(Section):
     route: tuple[RouteConfig, ...] = Configuration.model_fields["routes"].default
 
 

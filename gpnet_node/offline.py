@@ -7,16 +7,17 @@ from pathlib import Path
 from uuid import uuid4
 
 from gpnet_node import pipeline
-from gpnet_node.config import USUAL_PROFILE, Configuration, ResultProfile, RouteConfig
+from gpnet_node.config import Configuration, RouteConfig
 from gpnet_node.errors import ConfigurationError, NotAVolumeError, StorageError
 from gpnet_node.imaging.frames import find_files
 from gpnet_node.model.card import ModelCard
 from gpnet_node.node import SegmentersOf, gpnet_segmenters, now
+from gpnet_node.result_profile import USUAL_PROFILE, ResultProfile
 from gpnet_node.results.acpc import Plan
 from gpnet_node.results.content import Background
 from gpnet_node.results.identifiers import JobIdentity
 from gpnet_node.results.measure import Measurement
-from gpnet_node.results.picture import draw
+from gpnet_node.results.page.picture import draw
 
 PICTURE = "segmentation.png"
 

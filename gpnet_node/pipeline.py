@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from gpnet_node.config import USUAL_PROFILE, ResultProfile, RouteConfig
+from gpnet_node.config import RouteConfig
 from gpnet_node.errors import NotEligibleError
 from gpnet_node.imaging import gate, series
 from gpnet_node.imaging.volume import Volume, assemble
 from gpnet_node.model.card import ModelCard
 from gpnet_node.model.segmentation import Segmentation
+from gpnet_node.result_profile import USUAL_PROFILE, ResultProfile
 from gpnet_node.results import selfcheck
 from gpnet_node.results.content import NOTHING_KNOWN, Background, Content
 from gpnet_node.results.identifiers import JobIdentity

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from gpnet_node.section import Section
 
 _FILES = ("token_file", "tls_certificate", "tls_key", "client_ca")
 _SECRET = ("token_file", "tls_key")  # for the node's own account alone
 
 
-class WebConfig(BaseModel):
+class WebConfig(Section):
     """DICOMweb and health. Relative paths count from the file's folder.
 
     Beyond this machine it listens only if it can tell who asks: by a token or by a client certificate.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     # Fields that decide whether another is good stand before it.
     enabled: bool = False

@@ -30,7 +30,7 @@ from gpnet_node.imaging.frames import PLANE_CLASSES
 from gpnet_node.log import bound, get_logger
 from gpnet_node.pipeline import Results, Segmenter
 from gpnet_node.results.acpc import Plan
-from gpnet_node.results.check_notes import check_refusal
+from gpnet_node.results.check.notes import check_refusal
 from gpnet_node.results.content import Background
 from gpnet_node.results.identifiers import JobIdentity, content_digest
 from gpnet_node.results.refusal import write_refusal

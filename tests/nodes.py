@@ -6,19 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpnet_node.config import (
-    SHIPPED_MODEL,
-    USUAL_PROFILE,
-    Configuration,
-    ContrastRule,
-    EligibilityConfig,
-    NodeConfig,
-    PeerConfig,
-    ResultProfile,
-    RetryConfig,
-    RouteConfig,
-)
+from gpnet_node.config import SHIPPED_MODEL, Configuration, NodeConfig, PeerConfig, RetryConfig, RouteConfig
+from gpnet_node.eligibility import ContrastRule, EligibilityConfig
 from gpnet_node.node import Parts, Role, SegmentersOf, build
+from gpnet_node.result_profile import USUAL_PROFILE, ResultProfile
 from gpnet_node.store.states import Job, JobState
 from gpnet_node.supervisor import Supervisor, supervised
 from tests.peers import wait_until

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpnet_node.config import BINARY, SegForm
 from gpnet_node.imaging.series import choose, read_headers, split
 from gpnet_node.imaging.volume import LabelMap, Volume, assemble
 from gpnet_node.model.card import ModelCard
 from gpnet_node.model.segmentation import Quality
+from gpnet_node.result_profile import BINARY, SegForm
 from gpnet_node.results.content import NOTHING_KNOWN, Background, Content
 from gpnet_node.results.identifiers import JobIdentity
 from gpnet_node.results.measure import measure

@@ -15,7 +15,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from gpnet_node.config import EligibilityConfig, RouteConfig
+from gpnet_node.config import RouteConfig
+from gpnet_node.eligibility import EligibilityConfig
 from gpnet_node.errors import InputError, SelfCheckError, StorageError
 from gpnet_node.imaging.gate import decide
 from gpnet_node.imaging.series import choose, read_headers, split

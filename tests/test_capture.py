@@ -11,7 +11,7 @@ from pydicom import Dataset, dcmread
 from gpnet_node.model.card import ModelCard, read_card
 from gpnet_node.results.capture import write_capture, write_pdf
 from gpnet_node.results.header import encode
-from gpnet_node.results.picture import Page, compose
+from gpnet_node.results.page.picture import Page, compose
 from tests.pallida import JOB, Head, content_of, draw_head
 
 NAME = "Σπυρου^Διονυσιος"

@@ -10,8 +10,8 @@ from pydicom import Dataset, dcmread
 from gpnet_node.errors import SelfCheckError
 from gpnet_node.model.card import ModelCard, read_card
 from gpnet_node.results.burned_in import write_burned_in
-from gpnet_node.results.check_burned_in import check_burned_in
-from gpnet_node.results.findings import Findings
+from gpnet_node.results.check.burned_in import check_burned_in
+from gpnet_node.results.check.findings import Findings
 from gpnet_node.results.header import encode
 from tests.factories import mr_series
 from tests.pallida import JOB, OBLIQUE, Head, draw_head

@@ -9,10 +9,10 @@ from pydicom import Dataset, dcmread
 from gpnet_node.errors import SelfCheckError
 from gpnet_node.model.card import read_card
 from gpnet_node.results.capture import write_capture, write_pdf
-from gpnet_node.results.check_capture import check_capture, check_pdf
-from gpnet_node.results.findings import Findings
+from gpnet_node.results.check.capture import check_capture, check_pdf
+from gpnet_node.results.check.findings import Findings
 from gpnet_node.results.header import encode
-from gpnet_node.results.picture import compose
+from gpnet_node.results.page.picture import compose
 from tests.pallida import JOB, Head, content_of, draw_head
 
 

@@ -10,11 +10,11 @@ from pydicom import Dataset, dcmread
 
 from gpnet_node.errors import SelfCheckError, StorageError
 from gpnet_node.model.card import ModelCard, read_card
-from gpnet_node.results.check_rtstruct import check_rtstruct
-from gpnet_node.results.findings import Findings
+from gpnet_node.results.check.findings import Findings
+from gpnet_node.results.check.rtstruct import check_rtstruct
+from gpnet_node.results.check.truth import measure_again
 from gpnet_node.results.header import encode
 from gpnet_node.results.rtstruct import write_rtstruct
-from gpnet_node.results.truth import measure_again
 from tests.awkward import awkward, without
 from tests.pallida import JOB, OBLIQUE, Head, draw_head
 from tests.test_results_peers import boxes_in, first_volume, on_disk, run

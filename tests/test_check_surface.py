@@ -10,11 +10,11 @@ from pydicom import Dataset, dcmread
 
 from gpnet_node.errors import SelfCheckError
 from gpnet_node.model.card import ModelCard, read_card
-from gpnet_node.results.check_surface import check_surfaces
-from gpnet_node.results.findings import Findings
+from gpnet_node.results.check.findings import Findings
+from gpnet_node.results.check.surface import check_surfaces
+from gpnet_node.results.check.truth import measure_again
 from gpnet_node.results.header import encode
 from gpnet_node.results.surface import write_surfaces
-from gpnet_node.results.truth import measure_again
 from tests.pallida import JOB, Head
 from tests.test_check_rtstruct import KINDS
 from tests.test_results_peers import boxes_in, first_volume, on_disk, run

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydicom import Dataset, dcmread
 
-from gpnet_node.config import ContrastRule, EligibilityConfig, RouteConfig
+from gpnet_node.config import RouteConfig
+from gpnet_node.eligibility import ContrastRule, EligibilityConfig
 from gpnet_node.errors import MissingSlicesError, NotAVolumeError
 from gpnet_node.imaging.gate import OWN_MANUFACTURER, Decision, decide
 from gpnet_node.imaging.series import find_files, read_headers, split

@@ -4,9 +4,9 @@ from hypothesis import example, given, settings
 from numpy.typing import NDArray
 
 from gpnet_node.errors import SelfCheckError
+from gpnet_node.results.check.polygons import crossings, hausdorff
 from gpnet_node.results.keyhole import keyhole
 from gpnet_node.results.outline import Outline, outlines, signed_area
-from gpnet_node.results.polygons import crossings, hausdorff
 from tests.test_outline import MASKS, filled
 
 

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 from gpnet_node.model.card import ModelCard, read_card
 from gpnet_node.model.segmentation import Quality
-from gpnet_node.results.legend import write_head, write_notes, write_table
 from gpnet_node.results.measure import measure
-from gpnet_node.results.sheet import DPI, HEIGHT_PX, WIDTH_PX
+from gpnet_node.results.page.legend import write_head, write_notes, write_table
+from gpnet_node.results.page.sheet import DPI, HEIGHT_PX, WIDTH_PX
 from tests.pallida import JOB, Head, draw_head
 
 NAMES = ("GPe left", "GPi left", "GPe right", "GPi right")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gpnet_node.config import ResultProfile, SegForm
 from gpnet_node.model.card import ModelCard, read_card
+from gpnet_node.result_profile import ResultProfile, SegForm
 from gpnet_node.results.objects import write_objects
 from tests.pallida import content_of, draw_head
 

@@ -6,8 +6,8 @@ from hypothesis.extra.numpy import arrays
 from matplotlib.path import Path as Polygon
 from numpy.typing import NDArray
 
+from gpnet_node.results.check.polygons import crossings, hausdorff
 from gpnet_node.results.outline import Outline, outlines, signed_area
-from gpnet_node.results.polygons import crossings, hausdorff
 
 MASKS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from gpnet_node.errors import StorageError
 from gpnet_node.model.card import ModelCard, read_card
 from gpnet_node.model.segmentation import Quality
-from gpnet_node.results.picture import compose, draw
-from gpnet_node.results.planes import LEFT, POSTERIOR, Plane, cut, cut_structure
-from gpnet_node.results.sheet import DPI, WIDTH_PX
+from gpnet_node.results.page.picture import compose, draw
+from gpnet_node.results.page.planes import LEFT, POSTERIOR, Plane, cut, cut_structure
+from gpnet_node.results.page.sheet import DPI, WIDTH_PX
 from tests.pallida import OBLIQUE, Head, content_of, draw_head
 from tests.segmenters import MODEL
 
@@ -100,7 +100,7 @@ import sys
 from pathlib import Path
 
 from gpnet_node.model.card import read_card
-from gpnet_node.results.picture import compose
+from gpnet_node.results.page.picture import compose
 from tests.pallida import content_of, draw_head
 
 head, card, out = draw_head(Path(sys.argv[1])), read_card(Path(sys.argv[2])), Path(sys.argv[3])

@@ -14,7 +14,7 @@ from gpnet_node.model.segmentation import Quality
 from gpnet_node.results.burned_in import write_burned_in
 from gpnet_node.results.capture import write_capture, write_pdf
 from gpnet_node.results.header import encode
-from gpnet_node.results.picture import Page, compose
+from gpnet_node.results.page.picture import Page, compose
 from tests.pallida import JOB, OBLIQUE, Head, content_of, draw_head
 from tests.test_results_peers import REAL, boxes_in, first_volume, run
 

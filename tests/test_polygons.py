@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gpnet_node.results.polygons import area_and_moment, crossings, hausdorff
+from gpnet_node.results.check.polygons import area_and_moment, crossings, hausdorff
 
 SQUARE = np.array([[-0.5, -0.5], [-0.5, 3.5], [3.5, 3.5], [3.5, -0.5]])  # around 4 x 4 pixels
 MASK = np.ones((4, 4), dtype=bool)

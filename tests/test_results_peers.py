@@ -17,12 +17,13 @@ import SimpleITK as sitk
 from pydicom import dcmread
 from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
 
-from gpnet_node.config import SHIPPED_MODEL, ObjectKind, ResultProfile, SegForm
+from gpnet_node.config import SHIPPED_MODEL
 from gpnet_node.errors import NotAVolumeError
 from gpnet_node.imaging.series import choose, find_files, read_headers, split
 from gpnet_node.imaging.volume import LabelMap, Volume, assemble
 from gpnet_node.model.card import ModelCard, read_card
 from gpnet_node.model.segmentation import Quality
+from gpnet_node.result_profile import ObjectKind, ResultProfile, SegForm
 from gpnet_node.results.acpc import Plan
 from gpnet_node.results.content import Background
 from gpnet_node.results.measure import measure

@@ -14,9 +14,9 @@ from pydicom import DataElement, Dataset, config, dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.uid import ExplicitVRLittleEndian
 
-from gpnet_node.config import SegForm
 from gpnet_node.errors import ConfigurationError, SelfCheckError, UnreadableInstanceError
 from gpnet_node.model.card import ModelCard, read_card
+from gpnet_node.result_profile import SegForm
 from gpnet_node.results.header import encode
 from gpnet_node.results.report import write_report
 from gpnet_node.results.seg import write_seg

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.pixels.utils import pack_bits
 
-from gpnet_node.config import SegForm
 from gpnet_node.errors import SelfCheckError, StorageError
 from gpnet_node.model.card import ModelCard, read_card
+from gpnet_node.result_profile import SegForm
 from gpnet_node.results.header import encode
 from gpnet_node.results.selfcheck import check
 from gpnet_node.results.written import WrittenObject

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gpnet_node.errors import SelfCheckError
-from gpnet_node.results.source_planes import read_planes
+from gpnet_node.results.check.source_planes import read_planes
 from tests.pallida import OBLIQUE, draw_head
 
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from gpnet_node.imaging.volume import LabelMap
 from gpnet_node.model.card import ModelCard, read_card
-from gpnet_node.results.planes import LEFT, POSTERIOR, SUPERIOR, Plane
-from gpnet_node.results.surfaces_view import STEP_MM, look_at
+from gpnet_node.results.page.planes import LEFT, POSTERIOR, SUPERIOR, Plane
+from gpnet_node.results.page.surfaces_view import STEP_MM, look_at
 from tests.factories import normal_of
 from tests.pallida import OBLIQUE
 

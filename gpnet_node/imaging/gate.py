@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gpnet_node.config import ContrastRule, EligibilityConfig, RouteConfig
+from gpnet_node.config import RouteConfig
+from gpnet_node.eligibility import ContrastRule, EligibilityConfig
 from gpnet_node.errors import NotAVolumeError
 from gpnet_node.imaging.frames import Frame
 from gpnet_node.imaging.kinds import component, distortion_correction, scanning_sequences

@@ -11,7 +11,7 @@ from gpnet_node.model.card import ModelCard
 from gpnet_node.results import codes
 from gpnet_node.results.header import RESEARCH_STATEMENT, code_item, finish
 from gpnet_node.results.identifiers import JobIdentity, content_digest, uid
-from gpnet_node.results.picture import TITLE, Page
+from gpnet_node.results.page.picture import TITLE, Page
 from gpnet_node.results.source import LOSSY, Source, read_source
 
 # Made by a program from data, not photographed or copied from a screen (PS3.3 C.8.6.1).

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from gpnet_node.config import ResultProfile
 from gpnet_node.errors import InputError
+from gpnet_node.result_profile import ResultProfile
 from gpnet_node.results.burned_in import write_burned_in
 from gpnet_node.results.capture import write_capture, write_pdf
 from gpnet_node.results.content import Content
-from gpnet_node.results.picture import compose
+from gpnet_node.results.page.picture import compose
 from gpnet_node.results.rejection import write_rejection
 from gpnet_node.results.report import write_report
 from gpnet_node.results.rtstruct import write_rtstruct

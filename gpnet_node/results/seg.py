@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from gpnet_node.config import BINARY, SegForm
 from gpnet_node.errors import ConfigurationError
 from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.model.card import ModelCard, Structure
+from gpnet_node.result_profile import BINARY, SegForm
 from gpnet_node.results import codes
 from gpnet_node.results.codes import concept
 from gpnet_node.results.header import code_item, finish

@@ -5,21 +5,21 @@ Nothing leaves the node before this has passed.
 
 from collections.abc import Mapping, Sequence
 
-from gpnet_node.config import SegForm
 from gpnet_node.model.card import ModelCard
-from gpnet_node.results.check_burned_in import check_burned_in
-from gpnet_node.results.check_capture import check_capture, check_pdf
-from gpnet_node.results.check_identity import check_identity, read_identity
-from gpnet_node.results.check_notes import check_rejection
-from gpnet_node.results.check_report import check_report
-from gpnet_node.results.check_rtstruct import check_rtstruct
-from gpnet_node.results.check_seg import check_seg
-from gpnet_node.results.check_surface import check_surfaces
+from gpnet_node.result_profile import SegForm
+from gpnet_node.results.check.burned_in import check_burned_in
+from gpnet_node.results.check.capture import check_capture, check_pdf
+from gpnet_node.results.check.decode import decode_report, decode_seg
+from gpnet_node.results.check.findings import Findings
+from gpnet_node.results.check.identity import check_identity, read_identity
+from gpnet_node.results.check.notes import check_rejection
+from gpnet_node.results.check.report import check_report
+from gpnet_node.results.check.rtstruct import check_rtstruct
+from gpnet_node.results.check.seg import check_seg
+from gpnet_node.results.check.surface import check_surfaces
+from gpnet_node.results.check.truth import Truth, measure_again
 from gpnet_node.results.content import Content
-from gpnet_node.results.decode import decode_report, decode_seg
-from gpnet_node.results.findings import Findings
 from gpnet_node.results.measure import Measurement, refuse_unmapped
-from gpnet_node.results.truth import Truth, measure_again
 from gpnet_node.results.written import WrittenObject
 
 
@@ -29,7 +29,7 @@ def check(objects: Sequence[WrittenObject], content: Content) -> None:
     Compared: patient and study; of a segmentation its frame of reference, grid, segment codes, the position
     and source reference of every frame, every voxel, centre of mass, volume and side of every structure; of a
     report its references, evidence and every number in it. The tolerances stand, each with its reason, in
-    the ``check_`` modules.
+    ``results.check``.
 
     Raises SelfCheckError with one sentence for each thing that differs, StorageError where the source
     cannot be read again.

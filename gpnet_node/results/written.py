@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pydicom import Dataset
 
-from gpnet_node.config import ObjectKind, ResultProfile, SegForm
+from gpnet_node.result_profile import ObjectKind, ResultProfile, SegForm
 from gpnet_node.results.header import encode
 
 

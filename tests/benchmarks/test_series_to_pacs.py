@@ -10,7 +10,7 @@ import highdicom as hd
 import numpy as np
 import pytest
 
-from gpnet_node.config import EligibilityConfig
+from gpnet_node.eligibility import EligibilityConfig
 from gpnet_node.model.card import WEIGHTS_NAME, read_card
 from gpnet_node.model.drawing import shape
 from gpnet_node.model.drawing.drawn_series import write_series

@@ -7,10 +7,10 @@ from typing import get_args
 
 import pytest
 
-from gpnet_node.config import ObjectKind, ResultProfile, SegForm
 from gpnet_node.imaging.series import choose, read_headers, split
 from gpnet_node.imaging.volume import LabelMap, assemble
 from gpnet_node.model.card import read_card
+from gpnet_node.result_profile import ObjectKind, ResultProfile, SegForm
 from gpnet_node.results import selfcheck
 from gpnet_node.results.content import Content
 from gpnet_node.results.objects import write_objects

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpnet_node.config import SegForm
 from gpnet_node.model.card import ModelCard
+from gpnet_node.result_profile import SegForm
 from gpnet_node.results.header import encode
 from gpnet_node.results.seg import write_seg
 from tests.browser.heads import draw_lopsided_head, mirrored, shifted

@@ -15,9 +15,9 @@ from gpnet_node.errors import SelfCheckError
 from gpnet_node.imaging.elements import PARSE_FAILURES
 from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.model.card import ModelCard, Structure
-from gpnet_node.results.check_identity import check_identity, read_identity
-from gpnet_node.results.findings import Findings
-from gpnet_node.results.truth import Truth
+from gpnet_node.results.check.findings import Findings
+from gpnet_node.results.check.identity import check_identity, read_identity
+from gpnet_node.results.check.truth import Truth
 
 STL_CLASS = "1.2.840.10008.5.1.4.1.1.104.3"
 # What smoothing may change.

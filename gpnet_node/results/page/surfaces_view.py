@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from gpnet_node.imaging.volume import LabelMap
 from gpnet_node.model.card import ModelCard
-from gpnet_node.results.planes import Plane, cut_structure
-from gpnet_node.results.sheet import rgb
+from gpnet_node.results.page.planes import Plane, cut_structure
+from gpnet_node.results.page.sheet import rgb
 
 STEP_MM = 0.35
 # Around each structure, so that nothing that is smoothed reaches the edge.

@@ -15,8 +15,8 @@ from gpnet_node.errors import SelfCheckError
 from gpnet_node.imaging.elements import PARSE_FAILURES
 from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.model.card import ModelCard
-from gpnet_node.results.check_identity import check_identity, read_identity
-from gpnet_node.results.findings import Findings
+from gpnet_node.results.check.findings import Findings
+from gpnet_node.results.check.identity import check_identity, read_identity
 
 # Positions are the source's own, of which assembly lets this much drift pass (imaging.series).
 POSITION_TOLERANCE_MM = 0.1

@@ -16,13 +16,13 @@ from gpnet_node.errors import SelfCheckError
 from gpnet_node.imaging.elements import PARSE_FAILURES
 from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.model.card import ModelCard, Structure
-from gpnet_node.results.check_identity import check_identity, read_identity
-from gpnet_node.results.check_seg import code_key
-from gpnet_node.results.decode import CodeKey
-from gpnet_node.results.findings import Findings
-from gpnet_node.results.polygons import area_and_moment, crossings, hausdorff
-from gpnet_node.results.source_planes import FrameKey, SourcePlane, read_planes
-from gpnet_node.results.truth import Truth
+from gpnet_node.results.check.decode import CodeKey
+from gpnet_node.results.check.findings import Findings
+from gpnet_node.results.check.identity import check_identity, read_identity
+from gpnet_node.results.check.polygons import area_and_moment, crossings, hausdorff
+from gpnet_node.results.check.seg import code_key
+from gpnet_node.results.check.source_planes import FrameKey, SourcePlane, read_planes
+from gpnet_node.results.check.truth import Truth
 
 RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 # A contour's coordinates are rounded to 0.0001 mm; a receiver looks for its plane within far more.

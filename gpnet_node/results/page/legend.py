@@ -11,7 +11,7 @@ from gpnet_node.model.card import ModelCard
 from gpnet_node.model.segmentation import Quality
 from gpnet_node.results.identifiers import MANUFACTURER, JobIdentity
 from gpnet_node.results.measure import Measurement
-from gpnet_node.results.sheet import (
+from gpnet_node.results.page.sheet import (
     FAINT,
     HEIGHT_PX,
     INK,

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from gpnet_node.imaging.volume import LabelMap
 from gpnet_node.model.card import ModelCard
-from gpnet_node.results.planes import LEFT, POSTERIOR, SUPERIOR, Plane
-from gpnet_node.results.sheet import tenths
+from gpnet_node.results.page.planes import LEFT, POSTERIOR, SUPERIOR, Plane
+from gpnet_node.results.page.sheet import tenths
 
 # One pallidum spans 20 to 25 mm; this leaves putamen, internal capsule and optic tract in the picture.
 FIELD_MM = (42.5, 40.0)

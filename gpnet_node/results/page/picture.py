@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from gpnet_node.errors import StorageError
 from gpnet_node.results.content import Content
-from gpnet_node.results.cuts import draw_cut, draw_fields, draw_surfaces, shades_of
 from gpnet_node.results.identifiers import MANUFACTURER
-from gpnet_node.results.legend import write_head, write_notes, write_table
-from gpnet_node.results.panels import SURFACES_BOX, lay_out
-from gpnet_node.results.sheet import BACKGROUND, DPI, HEIGHT_PX, WIDTH_PX
+from gpnet_node.results.page.cuts import draw_cut, draw_fields, draw_surfaces, shades_of
+from gpnet_node.results.page.legend import write_head, write_notes, write_table
+from gpnet_node.results.page.panels import SURFACES_BOX, lay_out
+from gpnet_node.results.page.sheet import BACKGROUND, DPI, HEIGHT_PX, WIDTH_PX
 
 TITLE = "Globus pallidus, segmented by GP-net. RESEARCH, not for clinical use"
 

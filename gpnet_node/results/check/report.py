@@ -6,11 +6,11 @@ import numpy as np
 
 from gpnet_node.model.card import Structure
 from gpnet_node.results.acpc import Plan
-from gpnet_node.results.check_seg import code_key
+from gpnet_node.results.check.decode import DecodedReport, SrGroup
+from gpnet_node.results.check.findings import Findings
+from gpnet_node.results.check.seg import code_key
+from gpnet_node.results.check.truth import Truth, asymmetry
 from gpnet_node.results.content import Content
-from gpnet_node.results.decode import DecodedReport, SrGroup
-from gpnet_node.results.findings import Findings
-from gpnet_node.results.truth import Truth, asymmetry
 
 # By unit: the report rounds to two or three decimals.
 ROUNDING = {"mm3": 0.01, "mm": 0.001, "%": 0.01, "1": 0.001}

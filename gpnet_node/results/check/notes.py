@@ -8,9 +8,9 @@ from pydicom import Dataset, dcmread
 
 from gpnet_node.errors import SelfCheckError
 from gpnet_node.imaging.elements import PARSE_FAILURES
-from gpnet_node.results.check_identity import check_identity, identity_of, read_identity
+from gpnet_node.results.check.findings import Findings
+from gpnet_node.results.check.identity import check_identity, identity_of, read_identity
 from gpnet_node.results.content import Content
-from gpnet_node.results.findings import Findings
 
 _REJECTED_FOR_QUALITY = "113001"
 

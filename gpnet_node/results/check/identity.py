@@ -6,7 +6,7 @@ from pydicom import Dataset, dcmread
 
 from gpnet_node.errors import StorageError
 from gpnet_node.imaging.volume import Volume
-from gpnet_node.results.findings import Findings
+from gpnet_node.results.check.findings import Findings
 
 _IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID")
 

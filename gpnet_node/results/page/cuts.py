@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.model.card import ModelCard, Structure
-from gpnet_node.results.panels import STEP_MM, Box, Panel
-from gpnet_node.results.planes import LEFT, POSTERIOR, SUPERIOR, Plane, cut, cut_structure
-from gpnet_node.results.sheet import HEIGHT_PX, INK, WIDTH_PX, points, rgb, short_name
-from gpnet_node.results.surfaces_view import look_at
+from gpnet_node.results.page.panels import STEP_MM, Box, Panel
+from gpnet_node.results.page.planes import LEFT, POSTERIOR, SUPERIOR, Plane, cut, cut_structure
+from gpnet_node.results.page.sheet import HEIGHT_PX, INK, WIDTH_PX, points, rgb, short_name
+from gpnet_node.results.page.surfaces_view import look_at
 
 Colour = str | tuple[float, float, float]
 _FRAME = "#2a303a"

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gpnet_node.config import BINARY, SegForm
 from gpnet_node.imaging.volume import LabelMap, Volume
 from gpnet_node.model.card import Code, ModelCard
-from gpnet_node.results.decode import DecodedSeg, SegFrame
-from gpnet_node.results.findings import Findings
-from gpnet_node.results.truth import Truth
+from gpnet_node.result_profile import BINARY, SegForm
+from gpnet_node.results.check.decode import DecodedSeg, SegFrame
+from gpnet_node.results.check.findings import Findings
+from gpnet_node.results.check.truth import Truth
 
 # A slice may lie this far from its place on the regular grid: assembly lets 0.05 mm of drift and 1 % of
 # the spacing pass (imaging.series), and the segmentation keeps the source's own positions.

@@ -13,8 +13,8 @@ from pydicom import Dataset, dcmread
 from gpnet_node.errors import SelfCheckError
 from gpnet_node.imaging.elements import PARSE_FAILURES
 from gpnet_node.imaging.volume import Volume
-from gpnet_node.results.check_identity import check_identity, read_identity
-from gpnet_node.results.findings import Findings
+from gpnet_node.results.check.findings import Findings
+from gpnet_node.results.check.identity import check_identity, read_identity
 
 _HEADER = re.compile(rb"%PDF-1\.[0-7]\n")
 _TRAILER = re.compile(rb"startxref\s+(\d+)\s+%%EOF\s*\Z")

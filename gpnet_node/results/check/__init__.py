@@ -1,0 +1,1 @@
+"""What was written, read back and compared by code that shares nothing with the writers."""

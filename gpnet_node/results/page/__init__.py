@@ -1,0 +1,1 @@
+"""The one picture: cuts, surfaces, measurements, quality and provenance on one page."""
