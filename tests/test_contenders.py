@@ -22,8 +22,8 @@ from gpnet_node.model.evaluation.syn import SynSettings, carry, register
 from gpnet_node.model.patient_grid import lps_grid, on_grid
 from gpnet_node.model.segment import classes_on
 
-QUICK = SynSettings(spacing_mm=2.0, metric="mattes", sampling=32, iterations=(20, 10), box=False)
-QUICK_BOX = SynSettings(spacing_mm=2.0, metric="mattes", sampling=32, iterations=(20, 10), box=True)
+QUICK = SynSettings(spacing_mm=2.0, metric="mattes", sampling=32, iterations=(20, 10))
+QUICK_CORRELATION = SynSettings(spacing_mm=2.0, metric="CC", sampling=2, iterations=(20, 10))
 MOVED_MM = np.array([3.0, -2.0, 2.0])
 
 
@@ -61,7 +61,7 @@ def test_the_medial_lamina_that_an_atlas_leaves_free_goes_to_the_nearer_segment(
     assert (gpi & (beside_gpe > 0)).sum() > 300  # voxels of GPi that touch GPe; none do in the file
 
 
-@pytest.mark.parametrize("settings", [QUICK, QUICK_BOX], ids=["whole", "box"])
+@pytest.mark.parametrize("settings", [QUICK, QUICK_CORRELATION], ids=["mattes", "CC"])
 def test_registration_carries_labels_home(settings: SynSettings) -> None:
     fixed, moving = _head(np.zeros(3)), _head(MOVED_MM)
 

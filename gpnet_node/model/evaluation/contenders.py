@@ -8,7 +8,7 @@ training: the medial lamina goes to the nearer segment. Needs the ``train`` extr
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -44,17 +44,15 @@ class ContenderSettings:
     fusion: Literal["vote", "joint"] = "vote"
 
 
-_BOX = SynSettings(spacing_mm=0.8, metric="mattes", sampling=32, iterations=(60, 40, 20), box=True)
-_WHOLE = SynSettings(spacing_mm=1.0, metric="mattes", sampling=32, iterations=(40, 20, 10), box=False)
-_CORRELATION = replace(_BOX, metric="CC", sampling=3, iterations=(40, 30, 8))
+_MATTES = SynSettings(spacing_mm=0.8, metric="mattes", sampling=32, iterations=(60, 40, 20))
+_CORRELATION = SynSettings(spacing_mm=1.0, metric="CC", sampling=2, iterations=(80, 60, 20))
 # What is tried on the validation people, by ``gpnet-node evaluate --cohort validate``.
 CANDIDATES = {
-    "box, vote": ContenderSettings(syn=_BOX),
-    "box, joint": ContenderSettings(syn=_BOX, fusion="joint"),
-    "box, correlation, vote": ContenderSettings(syn=_CORRELATION),
-    "whole head, vote": ContenderSettings(syn=_WHOLE),
+    "mutual information, vote": ContenderSettings(syn=_MATTES),
+    "correlation, vote": ContenderSettings(syn=_CORRELATION),
+    "correlation, joint": ContenderSettings(syn=_CORRELATION, fusion="joint"),
 }
-CHOSEN = "box, vote"
+CHOSEN = "correlation, vote"
 
 Carried = dict[str, SideProbability]  # by side
 

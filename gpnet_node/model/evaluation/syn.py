@@ -17,19 +17,18 @@ from gpnet_node.model.patient_grid import lps_grid
 if TYPE_CHECKING:
     from ants import ANTsImage
 
-_BOX_MM = (104.0, 76.0, 68.0)  # (x, y, z) around both pallida, for registrations of that part alone
+_BOX_MM = (104.0, 76.0, 68.0)  # (x, y, z) around both pallida, for registration of that part
 _AFFINE_MM = 2.0  # the grid of the affine registration that goes before
 
 
 @dataclass(frozen=True, kw_only=True)
 class SynSettings:
-    """How SyN runs. ``box``: only around the pallida, after an affine registration of the whole brain."""
+    """How SyN runs around the pallida, after an affine registration of the whole brain."""
 
     spacing_mm: float  # of the image that is registered to
     metric: str  # mattes, or CC
     sampling: int  # bins of mattes, radius of CC in voxels
     iterations: tuple[int, ...]
-    box: bool
 
 
 def register(
@@ -48,14 +47,11 @@ def register(
         "reg_iterations": settings.iterations,
         "random_seed": 1,
     }
-    near = coarser(fixed, settings.spacing_mm)
-    if not settings.box:
-        found = ants.registration(_as_ants(near), _as_ants(moving), "SyN", **how)
-        return _kept(found)
     first = ants.registration(
         _as_ants(coarser(fixed, _AFFINE_MM)), _as_ants(coarser(moving, _AFFINE_MM)), "Affine", random_seed=1
     )
     affine = first["fwdtransforms"][0]
+    near = coarser(fixed, settings.spacing_mm)
     box = _as_ants(around(near, centre_mm, settings.spacing_mm))
     found = ants.registration(box, _as_ants(moving), "SyNOnly", initial_transform=affine, **how)
     kept = _kept(found)
