@@ -14,7 +14,7 @@ demo: $(VENV)/.installed
 	$(BIN)/gpnet-node demo --out demo-output
 
 test: $(VENV)/.installed-test peers lint
-	$(BIN)/pytest -m "not speed"
+	$(BIN)/pytest -m "not speed" --numprocesses=auto --dist=loadfile
 
 bench: $(VENV)/.installed-test peers
 	$(BIN)/pytest -m speed -s --timeout=900 tests/benchmarks
