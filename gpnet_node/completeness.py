@@ -20,7 +20,18 @@ from gpnet_node.store.database import associations, instances, reading, series, 
 from gpnet_node.store.index import Index, series_from, set_state
 from gpnet_node.store.jobs import Jobs
 from gpnet_node.store.states import AssociationOutcome, Instance, Series, SeriesState
-from gpnet_node.verdict import Count, Geometry, Touch, Verdict, conclude, count_images, examine, judge
+from gpnet_node.store.steps import Listed, ended_steps, named_whole
+from gpnet_node.verdict import (
+    Count,
+    Evidence,
+    Geometry,
+    Touch,
+    Verdict,
+    conclude,
+    count_images,
+    examine,
+    judge,
+)
 
 # Per call, so that ten thousand series at once do not hold up the one that is ripe.
 SERIES_TAKEN_UP = 500
@@ -49,6 +60,25 @@ class _Look:
     rows: int  # all versions of all its instances
     count: Count
     geometry: Geometry | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Waiting:
+    """A series that is being received, as it stands at one look."""
+
+    row: Series
+    touches: tuple[Touch, ...]
+    listed: Listed | None
+    named_whole: bool
+
+    def evidence(self, count: Count) -> Evidence:
+        return Evidence(
+            row=self.row,
+            touches=self.touches,
+            count=count,
+            listed=self.listed,
+            named_whole=self.named_whole,
+        )
 
 
 class Watcher:
@@ -85,52 +115,71 @@ class Watcher:
         self._looks = {uid: look for uid, look in self._looks.items() if uid in waiting}
         ripe: list[tuple[_Look, Verdict]] = []
         taken_up = looked_into = 0
-        for row, touches in waiting.values():
-            look = self._looks.get(row.uid)
-            if look is None or look.row != row:
+        for it in waiting.values():
+            look = self._looks.get(it.row.uid)
+            if look is None or look.row != it.row:
                 if taken_up == SERIES_TAKEN_UP:
                     continue
                 taken_up += 1
-                look = self._looks[row.uid] = self._take_up(row)
-            if judge(self._node, row, touches, look.count, now=now) is not None:
+                look = self._looks[it.row.uid] = self._take_up(it.row)
+            evidence = it.evidence(look.count)
+            if judge(self._node, evidence, now=now) is not None:
                 continue
             if look.geometry is None:
                 if looked_into == SERIES_LOOKED_INTO:
                     continue
                 looked_into += 1
                 look.geometry = self._geometry(look)
-            if verdict := conclude(self._node, row, touches, look.count, look.geometry, now=now):
+            verdict = conclude(self._node, evidence, look.geometry, now=now)
+            if isinstance(verdict, Verdict):
                 ripe.append((look, verdict))
         return self._decide(ripe, now)
 
     def explain(self, now: datetime) -> Mapping[str, str]:
         """Say what each series that has been quiet for a moment still waits for, by its UID.
 
-        No image is read, so of a gap it only says that there may be one. Raises StorageError.
+        Of the first ``SERIES_LOOKED_INTO`` the headers are read. Raises StorageError.
         """
-        return {
-            uid: judge(self._node, row, touches, self._take_up(row).count, now=now)
-            or "if it has a gap or its association was aborted, the rest may still come"
-            for uid, (row, touches) in self._waiting(now).items()
-        }
+        waiting = list(self._waiting(now).values())[:SERIES_LOOKED_INTO]
+        return {it.row.uid: self._explained(it, now) for it in waiting}
 
-    def _waiting(self, now: datetime) -> Mapping[str, tuple[Series, list[Touch]]]:
-        """Series being received that were quiet for the shortest time, with their associations."""
+    def _explained(self, it: _Waiting, now: datetime) -> str:
+        look = self._take_up(it.row)
+        evidence = it.evidence(look.count)
+        wait = judge(self._node, evidence, now=now)
+        if wait is None:
+            found = conclude(self._node, evidence, self._geometry(look), now=now)
+            if isinstance(found, Verdict):
+                return "it is being decided"
+            wait = found
+        return f"{wait.sentence}; next look {self._node.local(wait.until):%H:%M:%S}"
+
+    def _waiting(self, now: datetime) -> Mapping[str, _Waiting]:
+        """Series being received that were quiet for the shortest time, or that an ended step lists."""
         node = self._node
         shortest = timedelta(seconds=min(node.quiet_seconds_counted, node.quiet_seconds_uncounted))
         receiving = series.c.state == SeriesState.RECEIVING
-        quiet = select(series).where(receiving, series.c.last_received_at <= now - shortest)
         columns = (associations, series_associations.c.series_uid, series_associations.c.last_at)
         touching = select(*columns).select_from(series_associations).join(associations).join(series)
         with reading(self._engine) as connection:
-            found = connection.execute(quiet.order_by(series.c.last_received_at)).mappings()
-            waiting: dict[str, tuple[Series, list[Touch]]] = {
-                row["uid"]: (series_from(row), []) for row in found
-            }
+            found = connection.execute(select(series).where(receiving).order_by(series.c.last_received_at))
+            rows = {row["uid"]: series_from(row) for row in found.mappings()}
+            received = select(series.c.uid).where(receiving)
+            listed, named = ended_steps(connection, received), named_whole(connection, received)
+            quiet = {uid for uid, row in rows.items() if row.last_received_at <= now - shortest}
+            touches: dict[str, list[Touch]] = {uid: [] for uid in rows if uid in quiet or uid in listed}
             for row in connection.execute(touching.where(receiving)).mappings():
-                if row["series_uid"] in waiting:
-                    waiting[row["series_uid"]][1].append(_touch(row))
-        return waiting
+                if row["series_uid"] in touches:
+                    touches[row["series_uid"]].append(_touch(row))
+            return {
+                uid: _Waiting(
+                    row=rows[uid],
+                    touches=tuple(touching_it),
+                    listed=listed.get(uid),
+                    named_whole=uid in named,
+                )
+                for uid, touching_it in touches.items()
+            }
 
     def _take_up(self, row: Series) -> _Look:
         with reading(self._engine) as connection:  # counted first: what comes in between drops the verdict
@@ -198,6 +247,7 @@ def _rows(connection: Connection, series_uid: str) -> int:
 def _touch(row: RowMapping) -> Touch:
     return Touch(
         association_id=row["id"],
+        calling_ae=row["calling_ae"],
         outcome=AssociationOutcome(row["outcome"]),
         opened_at=row["opened_at"],
         closed_at=row["closed_at"],

@@ -125,6 +125,8 @@ class PeerConfig(Section):
     may_retrieve: bool = (
         False  # may fetch it (C-GET), or have it sent to any peer with host and port (C-MOVE)
     )
+    may_report: bool = False  # may say what it has made (MPPS), which tells when a series is complete
+    may_commit: bool = False  # may ask us to take over safekeeping; a console may then delete its own copy
     accept_other_classes: bool = False  # keep its SR, secondary captures, raw data and the like
     hosts: tuple[str, ...] = ()  # IP addresses it may call from; empty means any
     objects: tuple[ObjectKind, ...] = ("seg", "sr")  # which results it is sent
@@ -138,7 +140,7 @@ class PeerConfig(Section):
     @property
     def may_call(self) -> bool:
         """Whether it may do more than verify the connection (C-ECHO)."""
-        return self.may_store or self.may_query or self.may_retrieve
+        return any((self.may_store, self.may_query, self.may_retrieve, self.may_report, self.may_commit))
 
     @property
     def is_destination(self) -> bool:
@@ -155,6 +157,8 @@ class PeerConfig(Section):
     def _host_with_port(self) -> Self:
         if (self.host is None) != (self.port is None):
             raise ValueError("host and port belong together: give both, or neither")
+        if self.may_commit and self.host is None:
+            raise ValueError("may_commit needs host and port, where the report is sent")
         return self
 
 

@@ -128,6 +128,7 @@ def _pacs(root: Path) -> Iterator[tuple[Index, int]]:
         archive=parts.archive,
         index=parts.index,
         catalogue=parts.catalogue,
+        steps=parts.steps,
         clock=now,
         owner=parts.owner,
     )

@@ -34,6 +34,7 @@ from gpnet_node.store.index import Index
 from gpnet_node.store.jobs import Jobs
 from gpnet_node.store.outbox import Outbox
 from gpnet_node.store.reindex import reindex
+from gpnet_node.store.steps import Steps
 from gpnet_node.worker import Worker
 
 _LOOK_SECONDS = 0.5
@@ -68,6 +69,7 @@ class Parts:
     archive: Archive
     index: Index
     catalogue: Catalogue
+    steps: Steps
     jobs: Jobs
     outbox: Outbox
     owner: str
@@ -108,6 +110,7 @@ def _parts(configuration: Configuration, engine: Engine, owner: str) -> Parts:
         archive=Archive(node.archive),
         index=Index(engine),
         catalogue=Catalogue(engine),
+        steps=Steps(engine),
         jobs=Jobs(
             engine,
             new_uid=lambda: f"2.25.{uuid4().int}",
@@ -197,6 +200,7 @@ def _receive(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None
         archive=parts.archive,
         index=parts.index,
         catalogue=parts.catalogue,
+        steps=parts.steps,
         clock=now,
         owner=parts.owner,
     )

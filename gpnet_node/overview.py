@@ -167,6 +167,8 @@ def _checked_peer(configuration: Configuration, peer: PeerConfig, *, echo: bool)
     rights += ["all classes"] if peer.may_store and peer.accept_other_classes else []
     rights += ["may query"] if peer.may_query else []
     rights += ["may retrieve"] if peer.may_retrieve else []
+    rights += ["may report"] if peer.may_report else []
+    rights += ["may commit"] if peer.may_commit else []
     rights += [f"is sent {', '.join(peer.objects)}"] if peer.is_destination else []
     checked: dict[str, Any] = {
         "name": peer.name,

@@ -1,18 +1,23 @@
-"""When is a series complete? The rules, from what is known of it: associations, number of images, positions.
+"""When is a series complete? The rules, from what is known of it: steps, associations, numbers, positions.
 
-A series is complete when it is quiet, the associations that touched it are over, and its geometry has no
-gap. Quiet is short where the headers tell the number of images and it is reached, longer where they do not: a
-cut-off end leaves no gap. They tell it in two ways:
+Decisive: a performed procedure step (MPPS) that has ended, when every image that it lists for the series is
+here. Then nothing is waited for, not even for a gap.
+
+Otherwise a series is complete when it is quiet, the associations that touched it are over, and its geometry
+has no gap. Quiet is short where the number of images is reached that is told, or where one request for
+storage commitment names every instance that is here; longer elsewhere: a cut-off end leaves no gap. The
+headers tell the number in two ways:
 
 - classic images: all state the same Images in Acquisition (0020,1002) and one Acquisition Number
   (PS3.3 C.7.6.1);
 - multi-frame images: a single one holds all its frames, and a concatenation states the number of its parts
   (PS3.3 C.7.6.16).
 
-A gap waits longer, and so does an aborted association: its sender may come again. An abort is made good when
-the headers' count is reached, or by an association that was opened after it, touched the series and was
-released. An association that never closes holds a series up for a limited time only. What is no volume for
-another reason than a gap is complete: waiting does not mend it, and the job will refuse it by name.
+A gap waits longer, and so do an image that a step lists and an aborted association: its sender may come
+again. An abort is made good when the headers' count is reached, or by an association that was opened after
+it, touched the series and was released. An association that never closes holds a series up for a limited
+time only. What is no volume for another reason than a gap is complete: waiting does not mend it, and the job
+will refuse it by name.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,6 +29,7 @@ from gpnet_node.config import NodeConfig
 from gpnet_node.errors import InputError, MissingSlicesError
 from gpnet_node.imaging.series import read_headers, sort, split
 from gpnet_node.store.states import AssociationOutcome, Instance, Series, SeriesState
+from gpnet_node.store.steps import Listed
 
 FAULTS_NAMED = 3
 
@@ -33,6 +39,7 @@ class Touch:
     """One association that touched a series."""
 
     association_id: int
+    calling_ae: str
     outcome: AssociationOutcome
     opened_at: datetime
     closed_at: datetime | None
@@ -53,6 +60,31 @@ class Count:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What is known of a series besides its images' positions.
+
+    ``listed``: by steps that have ended, None where none lists the series; ``named_whole``: by a request for
+    storage commitment.
+    """
+
+    row: Series
+    touches: tuple[Touch, ...]
+    count: Count
+    listed: Listed | None = None
+    named_whole: bool = False
+
+    @property
+    def is_decisive(self) -> bool:
+        """Whether nothing more will come, by the word of who made the series."""
+        return self.listed is not None and not self.listed.missing
+
+    @property
+    def missing(self) -> int:
+        """How many images are listed and not here."""
+        return self.listed.missing if self.listed else 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Geometry:
     """What the positions of a series' images say."""
 
@@ -69,47 +101,78 @@ class Verdict:
     sentence: str
 
 
-def judge(
-    node: NodeConfig, row: Series, touches: Sequence[Touch], count: Count, *, now: datetime
-) -> str | None:
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """What a series waits for, and until when if nothing else happens."""
+
+    sentence: str
+    until: datetime
+
+
+def judge(node: NodeConfig, evidence: Evidence, *, now: datetime) -> Wait | None:
     """Say what a series still waits for, or None if its geometry should be looked at."""
-    quiet = now - last_activity(row, touches)
-    held = any(touch.outcome is AssociationOutcome.OPEN for touch in touches)
-    if held and quiet < timedelta(seconds=node.open_association_limit_seconds):
-        return "an association that touched it is open"
-    wanted = node.quiet_seconds_counted if count.reached else node.quiet_seconds_uncounted
-    if quiet < timedelta(seconds=wanted):
-        return f"it must be quiet for {wanted:g} s"
+    if evidence.is_decisive:
+        return None
+    last = last_activity(evidence.row, evidence.touches)
+    holders = {touch.calling_ae for touch in evidence.touches if touch.outcome is AssociationOutcome.OPEN}
+    held_until = last + timedelta(seconds=node.open_association_limit_seconds)
+    if holders and now < held_until:
+        return Wait(sentence=f"association from {', '.join(sorted(holders))} open", until=held_until)
+    short = evidence.count.reached or evidence.named_whole
+    wanted = node.quiet_seconds_counted if short else node.quiet_seconds_uncounted
+    quiet_until = last + timedelta(seconds=wanted)
+    if now < quiet_until:
+        return Wait(sentence=f"it must be quiet for {wanted:g} s", until=quiet_until)
     return None
 
 
-def conclude(
-    node: NodeConfig,
-    row: Series,
-    touches: Sequence[Touch],
-    count: Count,
-    geometry: Geometry,
-    *,
-    now: datetime,
-) -> Verdict | None:
-    """Decide on a quiet series whose geometry is known, or None: it may still mend itself."""
+def conclude(node: NodeConfig, evidence: Evidence, geometry: Geometry, *, now: datetime) -> Verdict | Wait:
+    """Decide on a series whose geometry is known, or say until when it may still mend itself."""
     if not geometry.has_images:
         return Verdict(state=SeriesState.COMPLETE, sentence=geometry.sentence)
-    aborts = [] if count.reached else aborts_not_made_good(touches)
-    since = max([last_activity(row, touches), *(touch.closed_at for touch in aborts if touch.closed_at)])
-    if geometry.has_gap or aborts:
-        if now - since < timedelta(seconds=node.gap_wait_seconds):
-            return None
-        sentences = [geometry.sentence] if geometry.has_gap else []
-        if aborts:
-            numbers = ", ".join(str(touch.association_id) for touch in aborts)
-            sentences.append(f"association {numbers} was aborted and its sender has not come again")
-        return Verdict(state=SeriesState.INCOMPLETE, sentence="; ".join(sentences))
-    sentences = [geometry.sentence, _counted(count)]
-    if any(touch.outcome is AssociationOutcome.OPEN for touch in touches):
-        limit = node.open_association_limit_seconds
-        sentences.append(f"an association was still open after {limit:g} s of quiet")
+    faults = list(_faults(evidence, geometry))
+    if faults and not evidence.is_decisive:
+        aborts = aborts_not_made_good(evidence.touches)
+        closed = [touch.closed_at for touch in aborts if touch.closed_at]
+        since = max([last_activity(evidence.row, evidence.touches), *closed])
+        until = since + timedelta(seconds=node.gap_wait_seconds)
+        if now < until:
+            return Wait(sentence="; ".join(faults), until=until)
+    if faults:
+        return Verdict(state=SeriesState.INCOMPLETE, sentence="; ".join([*faults, *_said(evidence)]))
+    sentences = [geometry.sentence, *_said(evidence)]
+    if not evidence.is_decisive:
+        sentences.append(_counted(evidence.count))
+        if any(touch.outcome is AssociationOutcome.OPEN for touch in evidence.touches):
+            limit = node.open_association_limit_seconds
+            sentences.append(f"an association was still open after {limit:g} s of quiet")
     return Verdict(state=SeriesState.COMPLETE, sentence="; ".join(sentences))
+
+
+def _faults(evidence: Evidence, geometry: Geometry) -> Iterable[str]:
+    """What is missing, as far as is known."""
+    if geometry.has_gap:
+        yield geometry.sentence
+    if evidence.listed and evidence.missing:
+        by = ", ".join(evidence.listed.by)
+        yield f"{evidence.missing} of the {evidence.listed.images} images that {by} lists are missing"
+    if not evidence.is_decisive and not evidence.count.reached:
+        aborts = aborts_not_made_good(evidence.touches)
+        numbers = ", ".join(str(touch.association_id) for touch in aborts)
+        if aborts:
+            yield f"association {numbers} was aborted and its sender has not come again"
+
+
+def _said(evidence: Evidence) -> Iterable[str]:
+    """What others say of the series, for the record."""
+    if listed := evidence.listed:
+        by = ", ".join(listed.by)
+        if not listed.missing:
+            yield f"every one of the {listed.images} images that {by} lists in its performed procedure step"
+        if listed.discontinued:
+            yield f"{by} says that the step was DISCONTINUED"
+    elif evidence.named_whole:
+        yield "a request for storage commitment names every instance"
 
 
 def last_activity(row: Series, touches: Iterable[Touch]) -> datetime:

@@ -22,6 +22,7 @@ from gpnet_node.dimse.receiver import Receiver
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.catalogue import Catalogue
 from gpnet_node.store.index import Index
+from gpnet_node.store.steps import Steps
 from tests.stores import keep, new_database
 
 STATION = PeerConfig(name="station", ae_title="STATION", may_query=True, may_retrieve=True)
@@ -66,6 +67,7 @@ def answering(
         archive=archive,
         index=index,
         catalogue=catalogue,
+        steps=Steps(engine),
         clock=lambda: datetime.now(UTC),
         owner="test",
     )

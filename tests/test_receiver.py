@@ -41,6 +41,7 @@ from gpnet_node.store.catalogue import Catalogue
 from gpnet_node.store.database import associations, open_engine, reading, upgrade
 from gpnet_node.store.index import Index
 from gpnet_node.store.states import Instance
+from gpnet_node.store.steps import Steps
 from tests.factories import mr_series, rewrite
 from tests.peers import data_set_bytes, echoscu, storescu, wait_until
 
@@ -100,6 +101,7 @@ def receiving(
         archive=archive,
         index=index,
         catalogue=Catalogue(engine),
+        steps=Steps(engine),
         clock=clock,
         owner="test",
     )

@@ -16,6 +16,7 @@ def test_a_parallel_association_that_was_open_already_does_not_make_an_abort_goo
     def touch(number: int, outcome: AssociationOutcome, opened: float, closed: float | None) -> Touch:
         return Touch(
             association_id=number,
+            calling_ae="MR",
             outcome=outcome,
             opened_at=after(opened),
             closed_at=None if closed is None else after(closed),

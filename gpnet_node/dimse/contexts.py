@@ -17,7 +17,13 @@ from pynetdicom import AllStoragePresentationContexts, build_context
 from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import StorageServiceClass
-from pynetdicom.sop_class import Verification, register_uid, uid_to_service_class  # type: ignore[attr-defined]
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    ModalityPerformedProcedureStep,
+    StorageCommitmentPushModel,
+    Verification,
+    register_uid,
+    uid_to_service_class,
+)
 
 from gpnet_node.config import PeerConfig
 from gpnet_node.intake.keeping import IMAGE_CLASSES, TRANSFER_SYNTAXES
@@ -32,7 +38,7 @@ RESULT_CLASSES = (
     EncapsulatedSTLStorage,
 )
 
-# What pixels are decoded to for a peer that does not take them as they are stored.
+# What pixels are decoded to for a peer that does not take them as they are stored; also for what has none.
 DECODED_SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 
 
@@ -86,13 +92,19 @@ def supported_contexts(
         uid = str(context.abstract_syntax)
         if uid in fetched:
             context.scu_role, context.scp_role = uid in classes, True
-    return [build_context(Verification), *_query_contexts(peer), *contexts]
+    return [build_context(Verification), *_notice_contexts(peer), *_query_contexts(peer), *contexts]
+
+
+def _notice_contexts(peer: PeerConfig) -> list[PresentationContext]:
+    """What a peer may say of instances: which it has made, and of which it wants to be rid."""
+    allowed = {ModalityPerformedProcedureStep: peer.may_report, StorageCommitmentPushModel: peer.may_commit}
+    return [build_context(uid, list(DECODED_SYNTAXES)) for uid, may in allowed.items() if may]
 
 
 def _query_contexts(peer: PeerConfig) -> list[PresentationContext]:
     allowed = {C_FIND: peer.may_query, C_MOVE: peer.may_retrieve, C_GET: peer.may_retrieve}
     return [
-        build_context(UID(uid), [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+        build_context(UID(uid), list(DECODED_SYNTAXES))
         for uid, model in QUERY_MODELS.items()
         if allowed[model.request]
     ]

@@ -1,4 +1,4 @@
-"""The node's SCPs in one server: C-ECHO, C-STORE and, in ``query``, C-FIND, C-MOVE and C-GET (PS3.4 A, B, C).
+"""The node's SCPs in one server: C-ECHO, C-STORE (PS3.4 A, B), and those of the modules beside this one.
 
 It decides who may do what. Success is answered to a C-STORE for what is safe.
 """
@@ -22,6 +22,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from gpnet_node.config import Configuration, PeerConfig
 from gpnet_node.dimse import indexer
 from gpnet_node.dimse.contexts import supported_contexts
+from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.query import QueryRetrieve, agreed
 from gpnet_node.dimse.transport import SpoolingDimse, request_handler
 from gpnet_node.errors import MismatchedInstanceError, StorageError, UnreadableInstanceError
@@ -32,6 +33,7 @@ from gpnet_node.store.archive import Archive
 from gpnet_node.store.catalogue import Catalogue
 from gpnet_node.store.index import Index
 from gpnet_node.store.states import AssociationOutcome
+from gpnet_node.store.steps import Steps
 
 # PS3.4 B.2.3
 _SUCCESS = 0x0000
@@ -82,6 +84,7 @@ class Receiver:
         archive: Archive,
         index: Index,
         catalogue: Catalogue,
+        steps: Steps,
         clock: Callable[[], datetime],
         owner: str,
     ) -> None:
@@ -90,6 +93,7 @@ class Receiver:
         self._archive = archive
         self._clock = clock
         self._queries = QueryRetrieve(configuration=configuration, catalogue=catalogue, archive=archive)
+        self._performed_steps = PerformedSteps(steps, clock=clock)
         self._indexer = indexer.Indexer(index, owner=owner)
         self._visits: dict[Association, _Visit] = {}
         self._lock = threading.Lock()
@@ -117,6 +121,8 @@ class Receiver:
                     (evt.EVT_REQUESTED, self._on_requested),
                     (evt.EVT_ACCEPTED, self._on_accepted),
                     (evt.EVT_C_STORE, self._on_store),
+                    (evt.EVT_N_CREATE, self._performed_steps.create),
+                    (evt.EVT_N_SET, self._performed_steps.change),
                     (evt.EVT_SOP_EXTENDED, lambda event: agreed(event.app_info)),
                     (evt.EVT_RELEASED, self._on_ended, [AssociationOutcome.RELEASED]),
                     (evt.EVT_ABORTED, self._on_ended, [AssociationOutcome.ABORTED]),

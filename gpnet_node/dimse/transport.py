@@ -17,7 +17,16 @@ from functools import partial
 
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import C_FIND_RQ, C_GET_RQ, C_MOVE_RQ, DIMSEMessage
+from pynetdicom.dimse_messages import (
+    C_FIND_RQ,
+    C_GET_RQ,
+    C_MOVE_RQ,
+    N_ACTION_RQ,
+    N_CREATE_RQ,
+    N_EVENT_REPORT_RQ,
+    N_SET_RQ,
+    DIMSEMessage,
+)
 from pynetdicom.dimse_primitives import DimseServiceType
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
@@ -38,6 +47,8 @@ _LOOK_SECONDS = 0.1  # for the end of the thread that sends to be noticed
 _RINGS = 4096  # of the bell that are heard at once
 _DATA_TRANSFER = "Sta6"  # PS3.8 9.2.2
 _WAITING_MESSAGES = 64  # to be sent; then what comes in is looked at: a C-CANCEL, say
+
+_IN_MEMORY = (C_FIND_RQ, C_GET_RQ, C_MOVE_RQ, N_CREATE_RQ, N_SET_RQ, N_ACTION_RQ, N_EVENT_REPORT_RQ)
 
 OpenSpool = Callable[[DIMSEMessage, Association], Spool]
 Serve = Callable[[Requested], None]
@@ -118,7 +129,7 @@ class SpoolingDimse(DIMSEServiceProvider):
             if self.message is None:
                 self.message = DIMSEMessage()
                 self.message.data_set = self._open_spool(self.message, self.assoc)
-            if isinstance(self.message, C_FIND_RQ | C_GET_RQ | C_MOVE_RQ):
+            if isinstance(self.message, _IN_MEMORY):
                 self._keep_in_memory(self.message)
             single = P_DATA()
             single.presentation_data_value_list.append(fragment)

@@ -206,6 +206,48 @@ outbox = Table(
     Index("outbox_by_state", "state", "next_attempt_at"),
 )
 
+# What others say that there is: each performed procedure step (MPPS), and the images that it lists.
+performed_steps = Table(
+    "performed_steps",
+    metadata,
+    Column("uid", String, primary_key=True),
+    Column("calling_ae", String, nullable=False),
+    Column("status", String, nullable=False),  # Performed Procedure Step Status
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+
+listed_images = Table(
+    "listed_images",
+    metadata,
+    Column("step_uid", ForeignKey("performed_steps.uid"), primary_key=True),
+    Column("sop_instance_uid", String, primary_key=True),
+    Column("series_uid", String, nullable=False),  # which may not be here yet
+    Index("listed_images_by_series", "series_uid"),
+)
+
+# Requests by peers that this node take over the safekeeping of what it holds (storage commitment).
+commitments = Table(
+    "commitments",
+    metadata,
+    Column("transaction_uid", String, primary_key=True),
+    Column("peer", String, nullable=False),
+    Column("state", String, nullable=False),  # owed, paid, failed: the report
+    Column("attempts", Integer, nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("next_attempt_at", UtcDateTime, nullable=False),
+    Column("comment", String, nullable=False),
+    Index("commitments_by_state", "state", "next_attempt_at"),
+)
+
+commitment_instances = Table(
+    "commitment_instances",
+    metadata,
+    Column("transaction_uid", ForeignKey("commitments.transaction_uid"), primary_key=True),
+    Column("sop_instance_uid", String, primary_key=True),
+    Column("sop_class_uid", String, nullable=False),
+    Index("commitment_instances_by_instance", "sop_instance_uid"),
+)
+
 
 def _texts(*levels: Level) -> list[Column[str]]:
     keys = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")

@@ -45,7 +45,7 @@ class ContenderSettings:
 
 
 _MATTES = SynSettings(spacing_mm=0.8, metric="mattes", sampling=32, iterations=(60, 40, 20))
-_CORRELATION = SynSettings(spacing_mm=1.0, metric="CC", sampling=2, iterations=(80, 60, 20))
+_CORRELATION = SynSettings(spacing_mm=1.5, metric="CC", sampling=2, iterations=(80, 60, 30))
 # What is tried on the validation people, by ``gpnet-node evaluate --cohort validate``.
 CANDIDATES = {
     "mutual information, vote": ContenderSettings(syn=_MATTES),
