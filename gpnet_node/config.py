@@ -6,7 +6,7 @@ value or a name that nothing bears stops the start with file, key and line.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -46,6 +46,12 @@ class RetryConfig(Section):
     max_seconds: Positive = 1800.0
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.2  # share of the delay that chance may add
     give_up_hours: Positive = 72.0
+
+    def delay(self, attempts: int, chance: float) -> timedelta:
+        """How long to wait after so many attempts; ``chance`` of [0, 1) is the jitter."""
+        # The exponent is bounded so that a peer away for weeks cannot overflow a float.
+        seconds = min(self.first_seconds * self.factor ** min(attempts, 60), self.max_seconds)
+        return timedelta(seconds=seconds * (1 + self.jitter * chance))
 
 
 def _weights_beside_the_package() -> Path:
@@ -129,6 +135,7 @@ class PeerConfig(Section):
     may_commit: bool = False  # may ask us to take over safekeeping; a console may then delete its own copy
     accept_other_classes: bool = False  # keep its SR, secondary captures, raw data and the like
     hosts: tuple[str, ...] = ()  # IP addresses it may call from; empty means any
+    confirm: Literal["commitment", "query"] | None = None  # how it is asked whether it keeps results safe
     objects: tuple[ObjectKind, ...] = ("seg", "sr")  # which results it is sent
     seg: SegForm = BINARY
 
@@ -139,8 +146,9 @@ class PeerConfig(Section):
 
     @property
     def may_call(self) -> bool:
-        """Whether it may do more than verify the connection (C-ECHO)."""
-        return any((self.may_store, self.may_query, self.may_retrieve, self.may_report, self.may_commit))
+        """Whether it has anything to say here beyond verifying the connection (C-ECHO)."""
+        rights = (self.may_store, self.may_query, self.may_retrieve, self.may_report, self.may_commit)
+        return any(rights) or self.confirm == "commitment"
 
     @property
     def is_destination(self) -> bool:

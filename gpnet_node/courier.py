@@ -1,5 +1,8 @@
 """The courier pays the outbox: what is owed to a peer goes out on one association, each answer is recorded.
 
+Afterwards it asks those peers that say so whether they keep the objects safe, and it reports to peers on what
+they want this node to keep safe (``dimse.commitment``).
+
 What to do after a failure is the outbox's decision: it backs off, gives up, and delivers the job with its
 last payment. Here only the peer's answer is told apart (``dimse.sender``).
 """
@@ -7,18 +10,35 @@ last payment. Here only the peer's answer is told apart (``dimse.sender``).
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby
+from uuid import uuid4
 
-from gpnet_node.config import Configuration
+from gpnet_node.config import Configuration, PeerConfig
+from gpnet_node.dimse.commitment import ask, report
+from gpnet_node.dimse.held import count_held
 from gpnet_node.dimse.sender import Outcome, Verdict, send
-from gpnet_node.errors import ConfigurationError, StorageError
+from gpnet_node.errors import ConfigurationError, PeerError, StorageError
 from gpnet_node.log import get_logger
+from gpnet_node.store.commitments import Commitment, Commitments, Reference
 from gpnet_node.store.outbox import Debt, Outbox
 
 _PEERS_AT_ONCE = 8
 
 log = get_logger(__name__)
+
+
+def _peers(items: Iterable[Debt | Commitment]) -> Iterable[str]:
+    return (it.peer for it in items)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Due:
+    """What a visit to one peer is for: to send, to ask whether it keeps things safe, to report what we do."""
+
+    debts: tuple[Debt, ...]
+    unconfirmed: tuple[Debt, ...]
+    reports: tuple[Commitment, ...]
 
 
 class Courier:
@@ -28,11 +48,17 @@ class Courier:
     """
 
     def __init__(
-        self, *, configuration: Configuration, outbox: Outbox, clock: Callable[[], datetime]
+        self,
+        *,
+        configuration: Configuration,
+        outbox: Outbox,
+        commitments: Commitments,
+        clock: Callable[[], datetime],
     ) -> None:
         self._configuration = configuration
         self._archive = configuration.node.archive
         self._outbox = outbox
+        self._commitments = commitments
         self._clock = clock
 
     def run(self, stop: threading.Event, *, poll_seconds: float = 1.0) -> None:
@@ -43,28 +69,81 @@ class Courier:
                 try:
                     for peer in [peer for peer, visit in busy.items() if visit.done()]:
                         busy.pop(peer).result()  # an error in a visit is raised here, not lost in its thread
-                    due = self._due()
+                    visits = self._visits()
                 except StorageError as exc:
                     log.error("archive or database failed; trying again", reason=str(exc))
                     continue
-                for peer in due.keys() - busy.keys():
-                    busy[peer] = pool.submit(self._visit, peer, due[peer])
+                for peer in visits.keys() - busy.keys():
+                    busy[peer] = pool.submit(self._visit, peer, visits[peer])
 
     def pay_once(self) -> None:
         """Visit each peer that something is due to, one after the other. Raises StorageError."""
-        for peer, debts in self._due().items():
-            self._visit(peer, debts)
+        for peer, visit in self._visits().items():
+            self._visit(peer, visit)
 
-    def _due(self) -> Mapping[str, Sequence[Debt]]:
-        debts = self._outbox.due(now=self._clock())
-        return {peer: tuple(group) for peer, group in groupby(debts, key=lambda debt: debt.peer)}
+    def _visits(self) -> Mapping[str, _Due]:
+        now = self._clock()
+        confirming = [peer.name for peer in self._configuration.peers if peer.confirm]
+        debts, unconfirmed = self._outbox.due(now=now), self._outbox.unconfirmed(confirming, now=now)
+        reports = self._commitments.due(now=now)
+        return {
+            peer: _Due(
+                debts=tuple(it for it in debts if it.peer == peer),
+                unconfirmed=tuple(it for it in unconfirmed if it.peer == peer),
+                reports=tuple(it for it in reports if it.peer == peer),
+            )
+            for peer in sorted({*_peers(debts), *_peers(unconfirmed), *_peers(reports)})
+        }
 
-    def _visit(self, name: str, debts: Sequence[Debt]) -> None:
+    def _visit(self, name: str, due: _Due) -> None:
         try:
             peer = self._configuration.peer(name)
         except ConfigurationError as exc:
-            self._put_off(debts, str(exc))
+            self._put_off(due.debts, str(exc))
+            for it in due.reports:
+                self._commitments.put_off(it, comment=str(exc), now=self._clock())
             return
+        if due.debts:
+            self._pay(peer, due.debts)
+        if due.unconfirmed:
+            self._ask(peer, due.unconfirmed)
+        for it in due.reports:
+            self._report(peer, it)
+
+    def _ask(self, peer: PeerConfig, debts: Sequence[Debt]) -> None:
+        """Ask whether the peer keeps objects safe. Its answer may come later, on another association."""
+        node, clock = self._configuration.node, self._clock
+        references = [
+            Reference(sop_class_uid=it.sop_class_uid, sop_instance_uid=it.sop_instance_uid) for it in debts
+        ]
+        by_commitment = peer.confirm == "commitment"
+        transaction_uid = f"2.25.{uuid4().int}" if by_commitment else None
+        self._outbox.asked(debts, transaction_uid, now=clock())
+        try:
+            if transaction_uid is not None:
+                ask(peer, transaction_uid, references, node=node, outbox=self._outbox, clock=clock)
+            else:
+                found = count_held(peer, [self._archive / it.path for it in debts], node=node)
+                self._outbox.confirmed(peer.name, [it for it, held in found.items() if held], now=clock())
+                missing = {it: "a query does not find it there" for it, held in found.items() if not held}
+                self._outbox.denied(peer.name, missing, now=clock())
+        except PeerError as exc:
+            log.warning("a peer was not asked whether it keeps objects safe", peer=peer.name, reason=str(exc))
+
+    def _report(self, peer: PeerConfig, commitment: Commitment) -> None:
+        """Examine what a peer wants this node to keep safe, and tell it."""
+        faults = self._commitments.examine(commitment.references)
+        fields = {"peer": peer.name, "count": len(commitment.references), "failed": len(faults)}
+        try:
+            report(peer, commitment, faults, node=self._configuration.node)
+        except PeerError as exc:
+            self._commitments.put_off(commitment, comment=str(exc), now=self._clock())
+            log.warning("a report on storage commitment is put off", reason=str(exc), **fields)
+            return
+        self._commitments.reported(commitment, comment=f"{len(faults)} not kept safe", now=self._clock())
+        log.info("a peer was told what is kept safe", **fields)
+
+    def _pay(self, peer: PeerConfig, debts: Sequence[Debt]) -> None:
         paths = [self._archive / debt.path for debt in debts]
         for debt, outcome in zip(debts, send(peer, paths, node=self._configuration.node), strict=True):
             self._record(debt, outcome)

@@ -19,7 +19,6 @@ from pydicom import dcmread
 from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage, SegmentationStorage
 
 from gpnet_node.config import SHIPPED_MODEL, Configuration, NodeConfig, PeerConfig, defaults
-from gpnet_node.dimse.receiver import Receiver
 from gpnet_node.dimse.sender import Verdict, send
 from gpnet_node.errors import GpnetError, PeerError, StorageError
 from gpnet_node.imaging.series import read_headers, split
@@ -31,7 +30,7 @@ from gpnet_node.model.drawing.head import draw_series
 from gpnet_node.model.drawing.pose import Seeds
 from gpnet_node.model.drawing.scene import Contrast, DrawSettings, Scene, Visibility
 from gpnet_node.model.evaluation.cohort import slab_geometry
-from gpnet_node.node import build, now
+from gpnet_node.node import build, build_receiver, now
 from gpnet_node.results.measure import Measurement, measure
 from gpnet_node.store.index import Index
 from gpnet_node.store.states import JobState
@@ -123,15 +122,7 @@ def _pacs(root: Path) -> Iterator[tuple[Index, int]]:
     sender = PeerConfig(name="node", ae_title="GPNET", may_store=True, accept_other_classes=True)
     node = NodeConfig(ae_title="PACS", host=LOOPBACK, port=0, archive=root)
     parts = build(Configuration(node=node, peers=(sender,), routes=()), owner="demonstration")
-    receiver = Receiver(
-        configuration=parts.configuration,
-        archive=parts.archive,
-        index=parts.index,
-        catalogue=parts.catalogue,
-        steps=parts.steps,
-        clock=now,
-        owner=parts.owner,
-    )
+    receiver = build_receiver(parts)
     port = receiver.start()
     try:
         yield parts.index, port

@@ -22,6 +22,8 @@ from sqlalchemy import Engine
 from gpnet_node.completeness import Watcher
 from gpnet_node.config import Configuration, RouteConfig
 from gpnet_node.courier import Courier
+from gpnet_node.dimse.commitment import CommitmentDesk
+from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.receiver import Receiver
 from gpnet_node.errors import ConfigurationError, StorageError
 from gpnet_node.log import get_logger
@@ -29,6 +31,7 @@ from gpnet_node.pipeline import Segmenter
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.backup import back_up
 from gpnet_node.store.catalogue import Catalogue
+from gpnet_node.store.commitments import Commitments
 from gpnet_node.store.database import journal_in_use, journal_mode, open_engine, require_current, upgrade
 from gpnet_node.store.index import Index
 from gpnet_node.store.jobs import Jobs
@@ -72,6 +75,7 @@ class Parts:
     steps: Steps
     jobs: Jobs
     outbox: Outbox
+    commitments: Commitments
     owner: str
 
 
@@ -118,6 +122,7 @@ def _parts(configuration: Configuration, engine: Engine, owner: str) -> Parts:
             max_attempts=node.max_attempts,
         ),
         outbox=Outbox(engine, retry=node.retry, chance=SystemRandom().random),
+        commitments=Commitments(engine, node.archive, retry=node.retry, chance=SystemRandom().random),
         owner=owner,
     )
 
@@ -195,15 +200,7 @@ def _receive(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None
         jobs=parts.jobs,
         tell_incomplete=bool(parts.configuration.told_of_refusals()),
     )
-    receiver = Receiver(
-        configuration=parts.configuration,
-        archive=parts.archive,
-        index=parts.index,
-        catalogue=parts.catalogue,
-        steps=parts.steps,
-        clock=now,
-        owner=parts.owner,
-    )
+    receiver = build_receiver(parts)
     port = receiver.start()
     log.info("ready", role=Role.RECEIVER, port=port)
     on_ready(port)
@@ -217,6 +214,25 @@ def _receive(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None
     log.info("draining: no new associations", role=Role.RECEIVER)
     if not receiver.drain(seconds=node.drain_seconds * _SHARE_OF_DRAIN):
         log.warning("an association did not end in time and was aborted")
+
+
+def build_receiver(parts: Parts) -> Receiver:
+    """Build the server of all DIMSE services; it does not listen yet."""
+    return Receiver(
+        configuration=parts.configuration,
+        archive=parts.archive,
+        index=parts.index,
+        catalogue=parts.catalogue,
+        performed_steps=PerformedSteps(parts.steps, clock=now),
+        commitments=CommitmentDesk(
+            configuration=parts.configuration,
+            commitments=parts.commitments,
+            outbox=parts.outbox,
+            clock=now,
+        ),
+        clock=now,
+        owner=parts.owner,
+    )
 
 
 def _look(watcher: Watcher) -> None:
@@ -259,7 +275,9 @@ def _work(
 
 
 def _deliver(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None], None]) -> None:
-    courier = Courier(configuration=parts.configuration, outbox=parts.outbox, clock=now)
+    courier = Courier(
+        configuration=parts.configuration, outbox=parts.outbox, commitments=parts.commitments, clock=now
+    )
     backup = threading.Thread(target=_back_up, args=(parts, stop), name="backup", daemon=True)
     backup.start()
     log.info("ready", role=Role.COURIER)

@@ -18,12 +18,13 @@ from pynetdicom.presentation import PresentationContext
 from sqlalchemy import Engine
 
 from gpnet_node.config import Configuration, NodeConfig, PeerConfig
+from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.receiver import Receiver
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.catalogue import Catalogue
 from gpnet_node.store.index import Index
 from gpnet_node.store.steps import Steps
-from tests.stores import keep, new_database
+from tests.stores import keep, new_database, new_desk
 
 STATION = PeerConfig(name="station", ae_title="STATION", may_query=True, may_retrieve=True)
 ASKER = PeerConfig(name="asker", ae_title="ASKER", may_query=True)
@@ -67,7 +68,8 @@ def answering(
         archive=archive,
         index=index,
         catalogue=catalogue,
-        steps=Steps(engine),
+        performed_steps=PerformedSteps(Steps(engine), clock=lambda: datetime.now(UTC)),
+        commitments=new_desk(configuration, engine),
         clock=lambda: datetime.now(UTC),
         owner="test",
     )

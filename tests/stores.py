@@ -9,11 +9,15 @@ from typing import Any
 from pydicom import dcmread
 from sqlalchemy import Engine
 
+from gpnet_node.config import Configuration, RetryConfig
+from gpnet_node.dimse.commitment import CommitmentDesk
 from gpnet_node.store.archive import Archive
+from gpnet_node.store.commitments import Commitments
 from gpnet_node.store.database import metadata, open_engine, writing
 from gpnet_node.store.header import header_of
 from gpnet_node.store.index import Index
 from gpnet_node.store.jobs import Jobs
+from gpnet_node.store.outbox import Outbox
 from gpnet_node.store.states import Arrival, Header, Job, JobState, Outcome, ResultObject
 from tests.peers import data_set_bytes
 
@@ -38,6 +42,26 @@ def new_jobs(engine: Engine, *, lease_seconds: float = 60.0, max_attempts: int =
     """Jobs named job-1, job-2, ..."""
     names = (f"job-{number}" for number in count(1))
     return Jobs(engine, new_uid=lambda: next(names), lease_seconds=lease_seconds, max_attempts=max_attempts)
+
+
+def new_outbox(engine: Engine) -> Outbox:
+    """Debts that are tried again as the defaults say, without jitter."""
+    return Outbox(engine, retry=RetryConfig(), chance=lambda: 0.0)
+
+
+def new_commitments(engine: Engine, root: Path) -> Commitments:
+    """Requests for storage commitment of what the archive at ``root`` holds."""
+    return Commitments(engine, root, retry=RetryConfig(), chance=lambda: 0.0)
+
+
+def new_desk(configuration: Configuration, engine: Engine) -> CommitmentDesk:
+    """Where peers ask for storage commitment."""
+    return CommitmentDesk(
+        configuration=configuration,
+        commitments=new_commitments(engine, configuration.node.archive),
+        outbox=new_outbox(engine),
+        clock=lambda: datetime.now(UTC),
+    )
 
 
 def new_archive(folder: Path) -> Archive:

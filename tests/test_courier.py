@@ -23,6 +23,7 @@ from gpnet_node.store.outbox import Outbox
 from gpnet_node.store.states import Arrival, DebtState, Header, JobState, Outcome, ResultObject
 from tests.factories import mr_series
 from tests.peers import data_set_bytes, dcmtk_storescp, free_port, wait_until
+from tests.stores import new_commitments
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -98,7 +99,12 @@ def bench(folder: Path, *ports: int, give_up_hours: float = 1.0) -> Bench:
     upgrade(engine)
     outbox = Outbox(engine, retry=retry, chance=lambda: 0.0)
     return Bench(
-        courier=Courier(configuration=Configuration(node=node, peers=peers), outbox=outbox, clock=clock),
+        courier=Courier(
+            configuration=Configuration(node=node, peers=peers),
+            outbox=outbox,
+            commitments=new_commitments(engine, node.archive),
+            clock=clock,
+        ),
         archive=archive,
         index=Index(engine),
         jobs=Jobs(engine, new_uid=lambda: f"2.25.{uuid4().int}", lease_seconds=60, max_attempts=3),

@@ -34,6 +34,7 @@ from pynetdicom.association import Association
 from sqlalchemy import Engine, select
 
 from gpnet_node.config import Configuration, NodeConfig, PeerConfig
+from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.receiver import Receiver
 from gpnet_node.errors import StorageError
 from gpnet_node.store.archive import Archive
@@ -44,6 +45,7 @@ from gpnet_node.store.states import Instance
 from gpnet_node.store.steps import Steps
 from tests.factories import mr_series, rewrite
 from tests.peers import data_set_bytes, echoscu, storescu, wait_until
+from tests.stores import new_desk
 
 SIEMENS_RAW = "1.3.12.2.1107.5.9.1"  # Siemens CSA Non-Image Storage, a private class
 
@@ -101,7 +103,8 @@ def receiving(
         archive=archive,
         index=index,
         catalogue=Catalogue(engine),
-        steps=Steps(engine),
+        performed_steps=PerformedSteps(Steps(engine), clock=clock),
+        commitments=new_desk(configuration, engine),
         clock=clock,
         owner="test",
     )

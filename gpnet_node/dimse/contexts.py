@@ -96,9 +96,15 @@ def supported_contexts(
 
 
 def _notice_contexts(peer: PeerConfig) -> list[PresentationContext]:
-    """What a peer may say of instances: which it has made, and of which it wants to be rid."""
-    allowed = {ModalityPerformedProcedureStep: peer.may_report, StorageCommitmentPushModel: peer.may_commit}
-    return [build_context(uid, list(DECODED_SYNTAXES)) for uid, may in allowed.items() if may]
+    """What a peer may say of instances: which it has made, of which it wants to be rid, which it keeps."""
+    contexts = []
+    if peer.may_report:
+        contexts.append(build_context(ModalityPerformedProcedureStep, list(DECODED_SYNTAXES)))
+    if peer.may_commit or peer.confirm == "commitment":
+        commitment = build_context(StorageCommitmentPushModel, list(DECODED_SYNTAXES))
+        commitment.scu_role, commitment.scp_role = peer.may_commit, peer.confirm == "commitment"
+        contexts.append(commitment)
+    return contexts
 
 
 def _query_contexts(peer: PeerConfig) -> list[PresentationContext]:

@@ -21,6 +21,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from gpnet_node.config import Configuration, PeerConfig
 from gpnet_node.dimse import indexer
+from gpnet_node.dimse.commitment import CommitmentDesk
 from gpnet_node.dimse.contexts import supported_contexts
 from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.query import QueryRetrieve, agreed
@@ -33,7 +34,6 @@ from gpnet_node.store.archive import Archive
 from gpnet_node.store.catalogue import Catalogue
 from gpnet_node.store.index import Index
 from gpnet_node.store.states import AssociationOutcome
-from gpnet_node.store.steps import Steps
 
 # PS3.4 B.2.3
 _SUCCESS = 0x0000
@@ -84,7 +84,8 @@ class Receiver:
         archive: Archive,
         index: Index,
         catalogue: Catalogue,
-        steps: Steps,
+        performed_steps: PerformedSteps,
+        commitments: CommitmentDesk,
         clock: Callable[[], datetime],
         owner: str,
     ) -> None:
@@ -93,7 +94,8 @@ class Receiver:
         self._archive = archive
         self._clock = clock
         self._queries = QueryRetrieve(configuration=configuration, catalogue=catalogue, archive=archive)
-        self._performed_steps = PerformedSteps(steps, clock=clock)
+        self._performed_steps = performed_steps
+        self._commitments = commitments
         self._indexer = indexer.Indexer(index, owner=owner)
         self._visits: dict[Association, _Visit] = {}
         self._lock = threading.Lock()
@@ -123,6 +125,8 @@ class Receiver:
                     (evt.EVT_C_STORE, self._on_store),
                     (evt.EVT_N_CREATE, self._performed_steps.create),
                     (evt.EVT_N_SET, self._performed_steps.change),
+                    (evt.EVT_N_ACTION, self._commitments.asked),
+                    (evt.EVT_N_EVENT_REPORT, self._commitments.told),
                     (evt.EVT_SOP_EXTENDED, lambda event: agreed(event.app_info)),
                     (evt.EVT_RELEASED, self._on_ended, [AssociationOutcome.RELEASED]),
                     (evt.EVT_ABORTED, self._on_ended, [AssociationOutcome.ABORTED]),

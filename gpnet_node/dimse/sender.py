@@ -9,7 +9,7 @@ from pathlib import Path
 import pydicom
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
-from pynetdicom import AE, _config, build_context, evt
+from pynetdicom import AE, _config, build_context, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import, from a table
@@ -132,8 +132,17 @@ def _contexts(items: Sequence[_Item]) -> list[PresentationContext]:
     return [build_context(sop_class, syntax) for sop_class, syntax in pairs]
 
 
-def associate(peer: PeerConfig, contexts: list[PresentationContext], node: NodeConfig) -> Association:
+def associate(
+    peer: PeerConfig,
+    contexts: list[PresentationContext],
+    node: NodeConfig,
+    *,
+    scp_of: Sequence[UID] = (),
+    handlers: Sequence[evt.EventHandlerType] = (),
+) -> Association:
     """Return an established association with a peer, or one whose contexts it all refused.
+
+    ``scp_of``: classes of which this node is to be the SCP (PS3.7 D.3.3.4).
 
     Raises TransientPeerError, and PermanentPeerError for a peer that nothing can be sent to. A rejection is
     transient whatever it says of itself (PS3.8 9.3.4): an administrator may admit us within the hour.
@@ -154,7 +163,8 @@ def associate(peer: PeerConfig, contexts: list[PresentationContext], node: NodeC
             contexts=contexts,
             ae_title=peer.ae_title,
             max_pdu=node.max_pdu,
-            evt_handlers=[(evt.EVT_CONN_OPEN, _send_at_once)],
+            ext_neg=[build_role(uid, scp_role=True) for uid in scp_of],
+            evt_handlers=[(evt.EVT_CONN_OPEN, _send_at_once), *handlers],
         )
     except OSError as exc:
         raise TransientPeerError(f"peer {peer.name}: {peer.host} is not known to the network") from exc

@@ -195,13 +195,15 @@ outbox = Table(
     Column("job_uid", ForeignKey("jobs.uid"), nullable=False),
     Column("name", String, nullable=False),  # of the object
     Column("peer", String, nullable=False),
-    Column("state", String, nullable=False),  # owed, paid, left_out, failed
+    Column("state", String, nullable=False),  # owed, paid, confirmed, left_out, failed
     Column("attempts", Integer, nullable=False),
     Column("owed_since", UtcDateTime, nullable=False),
     Column("next_attempt_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("status", Integer),  # of the last answer (PS3.7 C)
     Column("comment", String, nullable=False),
+    Column("transaction_uid", String),  # of the last request for storage commitment
+    Column("asked_at", UtcDateTime),  # whether the peer keeps it safe
     Index("outbox_by_debt", "job_uid", "name", "peer", unique=True),
     Index("outbox_by_state", "state", "next_attempt_at"),
 )

@@ -4,7 +4,7 @@ A debt is due only while its job is ``written``, or ``failed`` because another o
 that needs review, is superseded or cancelled sends nothing, but for the report which says why (a refusal).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -82,9 +82,10 @@ class Outbox:
             hours = f"{self._retry.give_up_hours:g} h"
             self.failed(debt, status=status, comment=f"given up after {hours}; last: {comment}", now=now)
             return
+        later = now + self._retry.delay(debt.attempts, self._chance())
         change = {
-            "attempts": debt.attempts + 1, "next_attempt_at": now + self._delay(debt.attempts),
-            "status": status, "comment": comment, "updated_at": now,
+            "attempts": debt.attempts + 1, "next_attempt_at": later, "status": status, "comment": comment,
+            "updated_at": now,
         }  # fmt: skip
         with writing(self._engine) as connection:
             connection.execute(update(outbox).where(_still_owed(debt)).values(change))
@@ -100,12 +101,71 @@ class Outbox:
                 )
                 move(connection, job, JobState.FAILED, sentence, now=now)
 
-    def _delay(self, attempts: int) -> timedelta:
-        # The exponent is bounded so that a peer away for weeks cannot overflow a float.
-        seconds = min(
-            self._retry.first_seconds * self._retry.factor ** min(attempts, 60), self._retry.max_seconds
+    # -- storage commitment (PS3.4 J) ------------------------------------------------------------------------
+
+    def unconfirmed(self, peers: Collection[str], *, now: datetime) -> tuple[Debt, ...]:
+        """Return what these peers stored and were not asked about yet, or long ago without an answer."""
+        long_ago = now - timedelta(seconds=self._retry.max_seconds)
+        too_late = now - timedelta(hours=self._retry.give_up_hours)
+        query = _debts().where(
+            jobs.c.state == JobState.DELIVERED,
+            outbox.c.peer.in_(peers),
+            outbox.c.state == DebtState.PAID,
+            outbox.c.updated_at > too_late,
+            or_(outbox.c.asked_at.is_(None), outbox.c.asked_at <= long_ago),
         )
-        return timedelta(seconds=seconds * (1 + self._retry.jitter * self._chance()))
+        with reading(self._engine) as connection:
+            rows = connection.execute(query.order_by(outbox.c.peer, outbox.c.id)).mappings()
+            return tuple(map(_debt, rows))
+
+    def asked(self, debts: Sequence[Debt], transaction_uid: str | None, *, now: datetime) -> None:
+        """Note that a peer is about to be asked; kept before it is, since its report may come at once."""
+        change = {"transaction_uid": transaction_uid, "asked_at": now}
+        with writing(self._engine) as connection:
+            ids = [debt.id for debt in debts]
+            connection.execute(update(outbox).where(outbox.c.id.in_(ids)).values(change))
+
+    def confirmed(self, peer: str, instances: Collection[str], *, now: datetime) -> None:
+        """The peer keeps these SOP instances safe; the last one of a job confirms it."""
+        with writing(self._engine) as connection:
+            for row in _paid(connection, peer, instances):
+                change = {"state": DebtState.CONFIRMED, "updated_at": now}
+                connection.execute(update(outbox).where(outbox.c.id == row["id"]).values(change))
+            for job_uid in {row["job_uid"] for row in _rows_of(connection, peer, instances)}:
+                _confirm(connection, job_uid, now)
+
+    def denied(self, peer: str, instances: Mapping[str, str], *, now: datetime) -> None:
+        """The peer does not hold these after all, for the reasons given: they are owed again."""
+        with writing(self._engine) as connection:
+            for row in _paid(connection, peer, instances):
+                comment = f"stored, but not kept safe by the peer: {instances[row['sop_instance_uid']]}"
+                later = now + self._retry.delay(row["attempts"], self._chance())
+                change = {
+                    "state": DebtState.OWED, "next_attempt_at": later, "comment": comment, "asked_at": None,
+                    "updated_at": now,
+                }  # fmt: skip
+                connection.execute(update(outbox).where(outbox.c.id == row["id"]).values(change))
+                job = get_job(connection, row["job_uid"])
+                if job.state is JobState.DELIVERED:
+                    sentence = f"{row['name']} is owed to {peer} again: {comment}"
+                    move(connection, job, JobState.WRITTEN, sentence, now=now)
+
+
+def _paid(connection: Connection, peer: str, instances: Collection[str]) -> Sequence[RowMapping]:
+    return [row for row in _rows_of(connection, peer, instances) if row["state"] == DebtState.PAID]
+
+
+def _rows_of(connection: Connection, peer: str, instances: Collection[str]) -> Sequence[RowMapping]:
+    query = _debts().where(outbox.c.peer == peer, results.c.sop_instance_uid.in_(instances))
+    return connection.execute(query).mappings().all()
+
+
+def _confirm(connection: Connection, job_uid: str, now: datetime) -> None:
+    job = get_job(connection, job_uid)
+    states = select(outbox.c.state).where(outbox.c.job_uid == job_uid)
+    left = set(connection.scalars(states)) - {DebtState.CONFIRMED, DebtState.LEFT_OUT}
+    if job.state is JobState.DELIVERED and not left:
+        move(connection, job, JobState.CONFIRMED, "every peer keeps what it was sent safe", now=now)
 
 
 def _debts() -> Select[Any]:

@@ -1,6 +1,5 @@
 """Fills index and catalogue up from the archive, which is the truth for instances."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -15,10 +14,9 @@ from gpnet_node.store.header import TAGS, attributes_of, header_of
 from gpnet_node.store.index import Index
 from gpnet_node.store.listing import Entry
 from gpnet_node.store.states import Arrival
-from gpnet_node.store.versions import UNREADABLE, data_set_start
+from gpnet_node.store.versions import UNREADABLE, data_set_digest, data_set_start
 
 _BATCH = 200
-_CHUNK_BYTES = 1 << 20
 _T = TypeVar("_T")
 
 
@@ -91,18 +89,12 @@ def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
 
 def _arrival(root: Path, path: Path, version: int) -> Arrival:
     data_set = pydicom.dcmread(root / path, stop_before_pixels=True, specific_tags=list(TAGS))
-    digest = hashlib.sha256()
-    with (root / path).open("rb") as file:
-        start = data_set_start(file)
-        file.seek(start)
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-        size_bytes = file.tell() - start
+    sha256, size_bytes = data_set_digest(root / path)
     return Arrival(
         header=header_of(data_set),
         version=version,
         transfer_syntax_uid=str(data_set.file_meta.TransferSyntaxUID),
-        sha256=digest.hexdigest(),
+        sha256=sha256,
         size_bytes=size_bytes,
         path=path,
         received_at=datetime.fromtimestamp((root / path).stat().st_mtime, UTC),

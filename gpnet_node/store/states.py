@@ -34,7 +34,7 @@ class JobState(StrEnum):
     DELIVERED = "delivered"
     """Every peer has answered that it stored every object owed to it, but for kinds that it does not take."""
     CONFIRMED = "confirmed"
-    """Every peer has taken over safekeeping (storage commitment)."""
+    """Every peer keeps every object owed to it safe: by storage commitment, or it was found there."""
     REJECTED = "rejected"
     """Not meant for GP-net, by the gate or by the operator; a normal end."""
     NEEDS_REVIEW = "needs_review"
@@ -67,7 +67,13 @@ JOB_ARROWS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
         JobState.WRITTEN: frozenset(
             {JobState.DELIVERED, JobState.FAILED, JobState.SUPERSEDED, JobState.CANCELLED}
         ),
-        JobState.DELIVERED: frozenset({JobState.CONFIRMED, JobState.SUPERSEDED}),
+        JobState.DELIVERED: frozenset(
+            {
+                JobState.CONFIRMED,
+                JobState.WRITTEN,  # a peer says that it does not hold what it stored
+                JobState.SUPERSEDED,
+            }
+        ),
         JobState.CONFIRMED: frozenset({JobState.SUPERSEDED}),
         JobState.REJECTED: frozenset({JobState.SUPERSEDED}),
         JobState.NEEDS_REVIEW: frozenset(
@@ -90,6 +96,8 @@ class DebtState(StrEnum):
     """It has not been sent, or will be tried again."""
     PAID = "paid"
     """The peer answered that it stored it."""
+    CONFIRMED = "confirmed"
+    """The peer has taken over its safekeeping, or was found to hold it."""
     LEFT_OUT = "left_out"
     """The peer does not take this kind of object at all; it gets the others."""
     FAILED = "failed"

@@ -1,5 +1,6 @@
 """Whether two files hold the same SOP instance: equal identifiers, geometry and decoded pixels."""
 
+import hashlib
 import struct
 import subprocess
 import sys
@@ -58,6 +59,20 @@ def data_set_start(file: BinaryIO) -> int:
         raise UnreadableInstanceError("not a DICOM file with a group length in its file meta information")
     (length,) = struct.unpack("<L", head[140:144])
     return 144 + int(length)
+
+
+def data_set_digest(path: Path) -> tuple[str, int]:
+    """Return SHA-256 and length of a file's data set. Raises UnreadableInstanceError and OSError."""
+    with path.open("rb") as file:
+        start = data_set_start(file)
+        file.seek(start)
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell() - start
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a whole file. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def same_instance(one: Path, other: Path) -> bool:

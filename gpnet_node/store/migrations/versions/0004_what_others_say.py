@@ -10,7 +10,9 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Make the tables, and note of what is owed whether its safekeeping was asked for."""
+    op.add_column("outbox", sa.Column("transaction_uid", sa.String(), nullable=True))
+    op.add_column("outbox", sa.Column("asked_at", sa.String(32), nullable=True))
     op.create_table(
         "performed_steps",
         sa.Column("uid", sa.String(), nullable=False),
