@@ -7,13 +7,14 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import CTImageStorage, MRImageStorage, generate_uid
 from pynetdicom import AE, evt
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModel,
     StorageCommitmentPushModelInstance,
@@ -49,7 +50,7 @@ def console(port: int) -> Iterator[list[Told]]:
         if busy.pop() if busy else False:
             return 0x0213, None
         roles = event.assoc.requestor.role_selection
-        event_type = event.request.EventTypeID
+        event_type = cast(N_EVENT_REPORT, event.request).EventTypeID
         assert event_type is not None
         told.append(
             Told(
