@@ -82,6 +82,8 @@ class NodeConfig(Section):
     drain_seconds: Positive = 30.0
     backup_hours: Positive = 1.0
 
+    warn_free_bytes: Annotated[int, Field(ge=0)] = 20_000_000_000  # on the archive's disk; then the log warns
+    min_free_bytes: Annotated[int, Field(ge=0)] = 2_000_000_000  # then nothing more is received
     max_associations: Count = 32
     max_pdu: Annotated[int, Field(ge=4096)] = 131_072  # bytes
     max_instance_bytes: Annotated[int, Field(ge=1024)] = 2_147_483_648

@@ -111,7 +111,7 @@ def _parts(configuration: Configuration, engine: Engine, owner: str) -> Parts:
     return Parts(
         configuration=configuration,
         engine=engine,
-        archive=Archive(node.archive),
+        archive=Archive(node.archive, reserve_bytes=node.min_free_bytes),
         index=Index(engine),
         catalogue=Catalogue(engine),
         steps=Steps(engine),

@@ -5,6 +5,7 @@ import random
 import shutil
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from gpnet_node.config import Configuration, NodeConfig, PeerConfig
 from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.receiver import Receiver
 from gpnet_node.errors import StorageError
+from gpnet_node.log import configure
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.catalogue import Catalogue
 from gpnet_node.store.database import associations, open_engine, reading, upgrade
@@ -93,7 +95,7 @@ def receiving(
     configuration = Configuration(
         node=NodeConfig.model_validate(given), peers=(SCANNER, CONSOLE, PACS, ELSEWHERE)
     )
-    archive = Archive(root)
+    archive = Archive(root, reserve_bytes=configuration.node.min_free_bytes)
     archive.prepare()
     engine = open_engine(configuration.node.database)
     upgrade(engine)
@@ -660,3 +662,53 @@ def test_draining_lets_an_open_association_finish_and_takes_no_new_one(tmp_path:
         assert answer.Status == 0x0000
         assert finished == [True]
         assert len(node.index.instances(dcmread(first).SeriesInstanceUID)) == 2
+
+
+# -- the disk is filling up ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Node]:
+    """A node that holds more in reserve than any disk has."""
+    with receiving(tmp_path, min_free_bytes=1 << 62) as node:
+        yield node
+
+
+def test_who_only_stores_is_rejected_for_now_where_nothing_more_fits(full: Node, tmp_path: Path) -> None:
+    association = associate(full.port, [(MRImageStorage, ExplicitVRLittleEndian)])
+    answer = association.acceptor.primitive
+
+    assert answer is not None
+    assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 1)
+    assert "Temporary Congestion" in storescu(full.port, mr_series(tmp_path, slices=1)).stdout
+    assert echoscu(full.port).returncode == 0
+
+
+def test_a_stranger_is_rejected_for_good_however_full_the_disk_is(full: Node) -> None:
+    association = associate(full.port, [(MRImageStorage, ExplicitVRLittleEndian)], calling="STRANGER")
+
+    answer = association.acceptor.primitive
+    assert answer is not None
+    assert (answer.result, answer.diagnostic) == (1, 3)
+
+
+def test_an_association_that_was_open_before_is_told_to_come_again(full: Node, tmp_path: Path) -> None:
+    (image,) = mr_series(tmp_path, slices=1)
+    find = "1.2.840.10008.5.1.4.1.2.2.1"
+    contexts = [(MRImageStorage, ExplicitVRLittleEndian), (find, ExplicitVRLittleEndian)]
+    association = associate(full.port, contexts)  # who asks as well is let in
+    answer = association.send_c_store(image)
+    association.release()
+
+    assert answer.Status == 0xA700
+    assert full.files() == []
+    assert full.unfinished() == []
+
+
+def test_a_disk_that_fills_up_is_warned_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configure(style="json", level="info", stream=sys.stderr)
+    with receiving(tmp_path, warn_free_bytes=1 << 62) as node:
+        for _ in range(3):
+            node.receiver.tend()
+
+    assert capsys.readouterr().err.count("the archive's disk is filling up") == 1

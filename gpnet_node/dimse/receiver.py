@@ -6,7 +6,6 @@ It decides who may do what. Success is answered to a C-STORE for what is safe.
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from socketserver import BaseServer
 from typing import cast
@@ -21,6 +20,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from gpnet_node.config import Configuration, PeerConfig
 from gpnet_node.dimse import indexer
+from gpnet_node.dimse.admission import Admission, Rejection
 from gpnet_node.dimse.commitment import CommitmentDesk
 from gpnet_node.dimse.contexts import supported_contexts
 from gpnet_node.dimse.performed_step import PerformedSteps
@@ -48,18 +48,6 @@ _BACKLOG = 128
 _ABORT_SECONDS = 0.5  # for the A-ABORT to leave
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Rejection:
-    """Why an association is not accepted (PS3.8 9.3.4): permanent, by the service user."""
-
-    reason: int
-    sentence: str
-
-
-_CALLING_NOT_RECOGNISED = 3
-_CALLED_NOT_RECOGNISED = 7
 
 
 class _Visit:
@@ -93,6 +81,7 @@ class Receiver:
         self._node = configuration.node
         self._archive = archive
         self._clock = clock
+        self._admission = Admission(configuration, archive)
         self._queries = QueryRetrieve(configuration=configuration, catalogue=catalogue, archive=archive)
         self._performed_steps = performed_steps
         self._commitments = commitments
@@ -101,6 +90,7 @@ class Receiver:
         self._lock = threading.Lock()
         self._server: ThreadedAssociationServer | None = None
         self._listener: threading.Thread | None = None
+        self._warned = False  # that the disk is filling up
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -152,10 +142,19 @@ class Receiver:
         without being indexed is found in the archive.
         """
         self._close_lost()
+        self._watch_the_disk()
         if not self._indexer.is_alive:
             raise StorageError("the receiver no longer writes to the index and must start again")
         if self._listener is None or not self._listener.is_alive():
             raise StorageError("the receiver no longer listens and must start again")
+
+    def _watch_the_disk(self) -> None:
+        """Warn once each time that the disk falls below the first mark."""
+        free = self._archive.free_bytes()
+        low = free < self._node.warn_free_bytes
+        if low and not self._warned:
+            log.warning("the archive's disk is filling up", free_bytes=free, path=str(self._archive.root))
+        self._warned = low
 
     def _close_lost(self) -> None:
         """Close the books on associations whose thread ended without a word."""
@@ -200,35 +199,19 @@ class Receiver:
         association: Association = event.assoc
         request = association.requestor.primitive
         assert request is not None  # this is what was requested
-        calling, called = request.calling_ae_title.strip(), request.called_ae_title.strip()
         host = association.requestor.address
-        peer = self._peer(calling)
-        rejection = self._rejection(peer, called, host)
-        if peer is None or rejection is not None:
-            rejection = rejection or _unknown(calling)
-            log.warning("an association was rejected", calling_ae=calling, host=host, why=rejection.sentence)
-            association.acse.send_reject(1, 1, rejection.reason)
+        calling = request.calling_ae_title.strip()
+        proposed = [str(context.abstract_syntax) for context in request.presentation_context_definition_list]
+        peer = self._admission.admit(calling, request.called_ae_title.strip(), host, proposed)
+        if isinstance(peer, Rejection):
+            log.warning("an association was rejected", calling_ae=calling, host=host, why=peer.sentence)
+            association.acse.send_reject(peer.result, peer.source, peer.reason)
             evt.trigger(association, evt.EVT_REJECTED, {})
             association.kill()
             return
-        proposed = [str(context.abstract_syntax) for context in request.presentation_context_definition_list]
         roles = association.requestor.role_selection
         taken = [str(uid) for uid, item in roles.items() if item.scp_role]
         association.acceptor.supported_contexts = supported_contexts(peer, proposed, taken=taken)
-
-    def _peer(self, calling_ae: str) -> PeerConfig | None:
-        known = (peer for peer in self._configuration.peers if peer.ae_title == calling_ae)
-        return self._configuration.caller(calling_ae) or next(known, None)
-
-    def _rejection(self, peer: PeerConfig | None, called: str, host: str) -> _Rejection | None:
-        if called != self._node.ae_title:
-            return _Rejection(
-                reason=_CALLED_NOT_RECOGNISED, sentence=f"called AE title {called!r} is not ours"
-            )
-        if peer is not None and peer.hosts and host not in peer.hosts:
-            sentence = f"peer {peer.name} may not call from this address"
-            return _Rejection(reason=_CALLING_NOT_RECOGNISED, sentence=sentence)
-        return None
 
     def _on_accepted(self, event: evt.Event) -> None:
         association: Association = event.assoc
@@ -316,12 +299,6 @@ class Receiver:
             self._archive, spool, announced, max_bytes=self._node.max_instance_bytes, clock=self._clock
         )
         self._indexer.arrived(association, arrival)
-
-
-def _unknown(calling: str) -> _Rejection:
-    return _Rejection(
-        reason=_CALLING_NOT_RECOGNISED, sentence=f"calling AE title {calling!r} is not a peer's"
-    )
 
 
 def _preamble(message: DIMSEMessage, association: Association) -> bytes:

@@ -54,10 +54,15 @@ class KeptResult:
 
 
 class Archive:
-    """The files below ``root``, which lies on one local file system."""
+    """The files below ``root``, which lies on one local file system.
 
-    def __init__(self, root: Path) -> None:
+    What is received is refused where less than ``reserve_bytes`` are free, so that what is here can still be
+    segmented and delivered.
+    """
+
+    def __init__(self, root: Path, *, reserve_bytes: int = 0) -> None:
         self.root = root
+        self._reserve_bytes = reserve_bytes
 
     def prepare(self) -> None:
         """Make the folders, safely, so that keeping a file needs no new ones. Raises StorageError.
@@ -102,7 +107,12 @@ class Archive:
     # -- instances -------------------------------------------------------------------------------------------
 
     def incoming(self, kind: Unfinished = "incoming") -> BinaryIO:
-        """Open an unfinished file, to read and write; ``keep`` or ``discard`` it. Raises StorageError."""
+        """Open an unfinished file, to read and write; ``keep`` or ``discard`` it.
+
+        Raises StorageError, also where nothing more is to be received.
+        """
+        if self.is_full:
+            raise StorageError(f"archive {self.root}: less is free than is held in reserve (min_free_bytes)")
         return self._unfinished(kind)
 
     def _unfinished(self, kind: Unfinished) -> BinaryIO:
@@ -178,6 +188,11 @@ class Archive:
         finally:
             self.discard(file)
         return KeptResult(path=target.relative_to(self.root), sha256=digest)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is to be received. Raises StorageError."""
+        return self._reserve_bytes > 0 and self.free_bytes() < self._reserve_bytes
 
     def free_bytes(self) -> int:
         """Return the space left on the archive's file system. Raises StorageError."""
