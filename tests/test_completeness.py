@@ -7,11 +7,21 @@ from sqlalchemy import Engine
 from gpnet_node.completeness import Decision, Watcher
 from gpnet_node.config import NodeConfig
 from gpnet_node.errors import PeerError
+from gpnet_node.store.commitments import Reference
 from gpnet_node.store.index import Index
 from gpnet_node.store.states import Arrival, AssociationOutcome, JobState, SeriesState
 from gpnet_node.verdict import Geometry, examine
 from tests.factories import enhanced_mr, mr_series
-from tests.stores import START, after, keep, new_archive, new_database, new_jobs
+from tests.stores import (
+    MR_IMAGE,
+    START,
+    after,
+    keep,
+    new_archive,
+    new_commitments,
+    new_database,
+    new_jobs,
+)
 
 RELEASED, ABORTED, OPEN = AssociationOutcome.RELEASED, AssociationOutcome.ABORTED, AssociationOutcome.OPEN
 
@@ -29,7 +39,7 @@ class Node:
         self.restart()
 
     def restart(self, look_into: Callable[[Sequence[Path]], Geometry] = examine) -> None:
-        node = NodeConfig(archive=self.archive.root)
+        node = NodeConfig(archive=self.archive.root, time_zone="UTC")
         self.watcher = Watcher(
             self.engine,
             self.archive.root,
@@ -96,6 +106,44 @@ def test_otherwise_thirty_quiet_seconds_are_waited_for(tmp_path: Path, told: int
 
     assert moment == 30
     assert decision.state is SeriesState.COMPLETE
+
+
+def asked_to_keep(node: Node, instances: Sequence[str]) -> None:
+    """Somebody asks the node to take over the safekeeping of these."""
+    references = [Reference(sop_class_uid=MR_IMAGE, sop_instance_uid=uid) for uid in instances]
+    new_commitments(node.engine, node.archive.root).ask(
+        "1.2.3.4", peer="mr", references=references, now=after(0)
+    )
+
+
+@pytest.mark.parametrize(("named", "seconds"), [(10, 5), (9, 30)])
+def test_a_commitment_request_shortens_the_quiet_time_where_it_names_every_instance(
+    tmp_path: Path, named: int, seconds: float
+) -> None:
+    node = Node(tmp_path)
+    uid = node.receive(mr_series(tmp_path / "sent", slices=10))
+    asked_to_keep(node, [it.sop_instance_uid for it in node.index.instances(uid)][:named])
+
+    moment, decision = decided(node, 4.9, 5, 29.9, 30)
+
+    assert (moment, decision.state) == (seconds, SeriesState.COMPLETE)
+    assert ("storage commitment names every instance" in decision.sentence) == (named == 10)
+
+
+def test_what_a_series_waits_for_is_told_with_the_moment_of_the_next_look(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    paths = mr_series(tmp_path / "sent", slices=10)
+    uid = node.receive(paths[:4] + paths[5:], until=None)
+
+    assert node.watcher.explain(after(6))[uid] == "association from MR open; next look 10:17:00"
+
+    number = node.open(at=7)
+    node.index.close_association(1, RELEASED, now=after(7))
+    node.index.close_association(number, RELEASED, now=after(7))
+    assert node.watcher.explain(after(8))[uid] == "it must be quiet for 30 s; next look 10:15:30"
+    told = node.watcher.explain(after(31))[uid]
+    assert "misses 1 of 10 slices" in told
+    assert told.endswith("; next look 10:16:00")
 
 
 def test_an_enhanced_image_tells_its_own_number_of_frames(tmp_path: Path) -> None:
