@@ -17,6 +17,7 @@
     │   ├── TransientPeerError        try again later
     │   └── PermanentPeerError        the peer will never take this
     ├── StorageError              the operator: disk or database does not do its work
+    │   ├── DamagedDatabaseError  ... but a start of the whole node mends this
     │   └── StaleJobError             the job has moved on; what was computed for it is dropped
     └── SelfCheckError            us: an object disagrees with the label map; nothing leaves
 """
@@ -93,6 +94,10 @@ class PermanentPeerError(PeerError):
 
 class StorageError(GpnetError):
     """Archive or database failed; nothing was acknowledged."""
+
+
+class DamagedDatabaseError(StorageError):
+    """The database is damaged while other roles may be using it."""
 
 
 class StaleJobError(StorageError):

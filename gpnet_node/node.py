@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -25,7 +26,7 @@ from gpnet_node.courier import Courier
 from gpnet_node.dimse.commitment import CommitmentDesk
 from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.receiver import Receiver
-from gpnet_node.errors import ConfigurationError, StorageError
+from gpnet_node.errors import ConfigurationError, DamagedDatabaseError, StorageError
 from gpnet_node.log import get_logger
 from gpnet_node.pipeline import Segmenter
 from gpnet_node.store.archive import Archive
@@ -35,6 +36,7 @@ from gpnet_node.store.commitments import Commitments
 from gpnet_node.store.database import journal_in_use, journal_mode, open_engine, require_current, upgrade
 from gpnet_node.store.index import Index
 from gpnet_node.store.jobs import Jobs
+from gpnet_node.store.mending import is_damaged, mend
 from gpnet_node.store.outbox import Outbox
 from gpnet_node.store.reindex import reindex
 from gpnet_node.store.steps import Steps
@@ -97,6 +99,21 @@ def build(configuration: Configuration, *, owner: str) -> Parts:
     engine = open_engine(node.database)
     upgrade(engine)
     return _parts(configuration, engine, owner)
+
+
+def mend_database(configuration: Configuration) -> None:
+    """Replace a damaged database by its last copy; for a node none of whose roles has begun.
+
+    Raises ConfigurationError if another process plays one of them, and StorageError.
+    """
+    node = configuration.node
+    if not is_damaged(node.database):
+        return
+    archive = Archive(node.archive)
+    with ExitStack() as locks:
+        for role in Role:
+            locks.enter_context(archive.lock(role))
+        log.error(mend(node.database, archive.root / BACKUP, now=now()), path=str(node.database))
 
 
 def attach(configuration: Configuration, *, owner: str) -> Parts:
@@ -168,6 +185,8 @@ def play(
     archive = Archive(configuration.node.archive)
     archive.prepare()
     with archive.lock(role):
+        if is_damaged(configuration.node.database):
+            raise DamagedDatabaseError(f"database {configuration.node.database} is damaged")
         parts = build(configuration, owner=owner)
         journal = journal_in_use(parts.engine)
         log.info("a role begins", role=role, journal=journal, path=str(archive.root))

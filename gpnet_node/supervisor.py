@@ -14,10 +14,11 @@ from multiprocessing.context import SpawnProcess
 from types import TracebackType
 
 from gpnet_node.config import Configuration
-from gpnet_node.errors import ConfigurationError, GpnetError, StorageError
+from gpnet_node.errors import ConfigurationError, DamagedDatabaseError, GpnetError, StorageError
 from gpnet_node.log import configure, get_logger
-from gpnet_node.node import Role, SegmentersOf, gpnet_segmenters, play, roles_of
+from gpnet_node.node import Role, SegmentersOf, gpnet_segmenters, mend_database, play, roles_of
 
+EXIT_DAMAGED = 75  # EX_TEMPFAIL: a start of the whole node mends it
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: starting again would not help
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
@@ -59,7 +60,11 @@ class Supervisor:
         self._ports: dict[Role, int | None] = {}
 
     def start(self) -> None:
-        """Start every role."""
+        """Start every role; before, mend a damaged database.
+
+        Raises ConfigurationError if it is in use by others, and StorageError.
+        """
+        mend_database(self._configuration)
         for child in self._children:
             self._start(child)
 
@@ -129,6 +134,14 @@ class Supervisor:
     def _mourn(self, child: _Child, exit_code: int) -> None:
         child.process = child.ready = None
         self._ports.pop(child.role, None)
+        if exit_code == EXIT_DAMAGED:
+            log.error("the database is damaged: every role is started again", role=child.role)
+            self.stop()
+            for other in self._children:
+                other.process = other.ready = None
+            self._ports.clear()
+            self.start()
+            return
         if exit_code == EXIT_CONFIGURATION:
             raise ConfigurationError(f"the {child.role} cannot start; its log line says why")
         if time.monotonic() - child.started_at >= _SOUND_SECONDS:
@@ -198,7 +211,13 @@ class LastWords:
             log.error("a role ends", role=self._role, reason=str(error))
         else:
             log.error("a role dies of a bug", role=self._role, exc_info=error)
-        sys.exit(EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else 1)
+        sys.exit(_exit_status(error))
+
+
+def _exit_status(error: BaseException) -> int:
+    if isinstance(error, DamagedDatabaseError):
+        return EXIT_DAMAGED
+    return EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else 1
 
 
 def _die_with(parent: int) -> None:

@@ -89,9 +89,9 @@ def running_node(
     segmenters: SegmentersOf = threshold_segmenters,
 ) -> Iterator[RunningNode]:
     """Run a node for the length of the block: all roles that it is configured for, or those given."""
-    parts = build(configuration, owner="test")
     with supervised(configuration, roles or None, segmenters=segmenters) as supervisor:
         ports = supervisor.wait_until_ready(seconds=60)
+        parts = build(configuration, owner="test")
         try:
             yield RunningNode(
                 port=ports.get(Role.RECEIVER) or 0,

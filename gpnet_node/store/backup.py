@@ -21,14 +21,15 @@ def back_up(engine: Engine, path: Path) -> None:
         unfinished.touch(mode=0o600)
         with outside_transaction(engine) as connection:
             connection.exec_driver_sql("VACUUM INTO ?", (str(unfinished),))
-        _sync(unfinished)
+        sync(unfinished)
         unfinished.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as exc:
         raise StorageError(f"backup {path}: {exc.strerror}") from exc
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Put a file or folder on the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
