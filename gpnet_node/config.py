@@ -18,6 +18,7 @@ from gpnet_node.eligibility import EligibilityConfig
 from gpnet_node.errors import ConfigurationError
 from gpnet_node.result_profile import BINARY, USUAL_PROFILE, ObjectKind, ResultProfile, SegForm
 from gpnet_node.section import Count, Name, Positive, Section
+from gpnet_node.tls_config import TlsConfig
 from gpnet_node.toml_file import KeyPath, TomlFile
 from gpnet_node.web_config import WebConfig
 
@@ -97,6 +98,7 @@ class NodeConfig(Section):
     log_format: Literal["json", "console"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     retry: RetryConfig = RetryConfig()
+    tls: TlsConfig = TlsConfig()
     web: WebConfig = WebConfig()
 
     def local(self, moment: datetime) -> datetime:
@@ -128,6 +130,7 @@ class PeerConfig(Section):
     ae_title: AeTitle
     host: str | None = None
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    tls: bool = False  # it is called within TLS; who calls this node needs TLS where [tls] is given
     may_store: bool = False  # may send instances to us
     may_query: bool = False  # may ask what we hold (C-FIND)
     may_retrieve: bool = (
@@ -224,6 +227,11 @@ class Configuration(Section):
         """Yield (file, key, sentence) for each name that is used twice or that nothing bears."""
         for key, sentence in self.node.web.faults():
             yield NODE_FILE, ("web", key), sentence
+        for key, sentence in self.node.tls.faults():
+            yield NODE_FILE, ("tls", key), sentence
+        for index, peer in enumerate(self.peers):
+            if peer.tls and not self.node.tls.enabled:
+                yield PEERS_FILE, ("peer", index, "tls"), f"there is no [tls] in {NODE_FILE}"
         yield from _repeated(PEERS_FILE, "peer", "name", dict(enumerate(p.name for p in self.peers)))
         callers = {index: p.ae_title for index, p in enumerate(self.peers) if p.may_call}
         yield from _repeated(PEERS_FILE, "peer", "ae_title", callers)
@@ -260,7 +268,7 @@ def load(folder: Path) -> Configuration:
     peers = files[PEERS_FILE].validated(_PeersFile)
     routes = files[ROUTES_FILE].validated(_RoutesFile)
     paths = {k: (folder / getattr(node, k)).resolve() for k in ("archive", "database", "model_weights")}
-    changed = {**paths, "web": node.web.resolved(folder)}
+    changed = {**paths, "web": node.web.resolved(folder), "tls": node.tls.resolved(folder)}
     configuration = Configuration(node=node.model_copy(update=changed), peers=peers.peer, routes=routes.route)
     faults = [files[name].fault(key, sentence) for name, key, sentence in configuration.faults()]
     if faults:

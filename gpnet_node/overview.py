@@ -119,7 +119,7 @@ def check(configuration: Configuration, *, echo: bool) -> dict[str, Any]:
     mode, why = _journal(configuration)
     return {
         "ae_title": node.ae_title,
-        "listens": f"{node.host}:{node.port}",
+        "listens": f"{node.host}:{node.port}{', TLS alone' if node.tls.enabled else ''}",
         "web": _web(node.web),
         "archive": str(node.archive),
         "database": str(node.database),
@@ -173,7 +173,7 @@ def _checked_peer(configuration: Configuration, peer: PeerConfig, *, echo: bool)
     checked: dict[str, Any] = {
         "name": peer.name,
         "ae_title": peer.ae_title,
-        "address": f"{peer.host}:{peer.port}" if peer.is_destination else None,
+        "address": f"{peer.host}:{peer.port}{', TLS' if peer.tls else ''}" if peer.is_destination else None,
         "rights": rights,
     }
     if echo and peer.is_destination:

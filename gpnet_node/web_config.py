@@ -1,6 +1,5 @@
 """The ``[web]`` section of ``node.toml``: where the node speaks HTTP, and who may ask it."""
 
-import stat
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -9,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from gpnet_node.section import Section
+from gpnet_node.section import Section, faults_of_files
 
 _FILES = ("token_file", "tls_certificate", "tls_key", "client_ca")
 _SECRET = ("token_file", "tls_key")  # for the node's own account alone
@@ -90,14 +89,8 @@ class WebConfig(Section):
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """Yield (key, sentence) for each file that is not there, or is secret and open to others."""
-        for name in _FILES if self.enabled else ():
-            path: Path | None = getattr(self, name)
-            if path is None:
-                continue
-            if not path.is_file():
-                yield name, f"there is no file {path}"
-            elif name in _SECRET and stat.S_IMODE(path.stat().st_mode) & 0o077:
-                yield name, f"{path} is secret, and others may read it: chmod 600 {path}"
+        if self.enabled:
+            yield from faults_of_files({name: getattr(self, name) for name in _FILES}, secret=_SECRET)
 
 
 def _is_web_address(text: str) -> bool:

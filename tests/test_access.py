@@ -1,7 +1,6 @@
 """Who may ask: tokens, certificates, this machine; and what a browser on another page may."""
 
 import ssl
-import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -10,8 +9,8 @@ import pytest
 
 from gpnet_node.errors import ConfigurationError
 from gpnet_node.web.access import read_tokens
+from tests.certificates import certificate
 from tests.factories import mr_series
-from tests.peers import program
 from tests.web import Web, ask, path_of, web_service
 
 TOKEN = "correct-horse-battery-staple"
@@ -108,24 +107,6 @@ def test_no_origin_is_allowed_unless_configured(tmp_path: Path) -> None:
 
 
 # -- mutual TLS ----------------------------------------------------------------------------------------------
-
-
-def certificate(folder: Path, name: str, *, signed_by: str | None = None) -> Path:
-    """Make a key and a certificate for 127.0.0.1 with OpenSSL: its own authority, or signed by one."""
-    key, path = folder / f"{name}.key", folder / f"{name}.pem"
-    signer = ["-CA", str(folder / f"{signed_by}.pem"), "-CAkey", str(folder / f"{signed_by}.key")]
-    subprocess.run(
-        [
-            *(program("/usr/bin/openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-            *("-keyout", str(key), "-out", str(path), "-subj", f"/CN={name}"),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
-            *(signer if signed_by else ()),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    key.chmod(0o600)
-    return path
 
 
 def https(web: Web, folder: Path, *, client: str | None) -> int:

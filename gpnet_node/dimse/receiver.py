@@ -3,6 +3,7 @@
 It decides who may do what. Success is answered to a C-STORE for what is safe.
 """
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from gpnet_node.dimse.commitment import CommitmentDesk
 from gpnet_node.dimse.contexts import supported_contexts
 from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.query import QueryRetrieve, agreed
+from gpnet_node.dimse.tls import accept, calling
 from gpnet_node.dimse.transport import SpoolingDimse, request_handler
 from gpnet_node.errors import MismatchedInstanceError, StorageError, UnreadableInstanceError
 from gpnet_node.intake.keeping import Announced, keep, preamble
@@ -95,7 +97,12 @@ class Receiver:
     # -- life ------------------------------------------------------------------------------------------------
 
     def start(self) -> int:
-        """Listen, and return the port. Raises StorageError if the address cannot be had."""
+        """Listen, and return the port.
+
+        Raises StorageError if the address cannot be had, ConfigurationError for a certificate that is none.
+        """
+        if self._node.tls.enabled:
+            calling(self._node.tls)  # the files are good, or the start stops here
         _config.LOG_HANDLER_LEVEL = "none"  # pynetdicom's log lines quote identifiers
         _config.STORE_SEND_CHUNKED_DATASET = True  # what a C-GET sends goes out as it lies on the disk
         ae = AE(ae_title=self._node.ae_title)
@@ -122,7 +129,9 @@ class Receiver:
                     (evt.EVT_ABORTED, self._on_ended, [AssociationOutcome.ABORTED]),
                 ],
                 server_class=ThreadedAssociationServer,
-                request_handler=request_handler(self._open_spool, self._queries.serve),
+                request_handler=request_handler(
+                    self._open_spool, self._queries.serve, self._secure if self._node.tls.enabled else None
+                ),
             )
         except OSError as exc:
             raise StorageError(f"cannot listen on {address[0]}:{address[1]}: {exc.strerror}") from exc
@@ -134,6 +143,9 @@ class Receiver:
         self._server = server
         port: int = server.server_address[1]
         return port
+
+    def _secure(self, connection: socket.socket) -> socket.socket:
+        return accept(connection, self._node.tls, seconds=self._node.acse_timeout_seconds)
 
     def tend(self) -> None:
         """See to it that all parts work; call it now and then.

@@ -15,6 +15,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import, from a table
 
 from gpnet_node.config import NodeConfig, PeerConfig
+from gpnet_node.dimse.tls import calling
 from gpnet_node.errors import PermanentPeerError, TransientPeerError
 from gpnet_node.intake.instance import is_safe_uid
 from gpnet_node.store.versions import UNREADABLE
@@ -163,6 +164,7 @@ def associate(
             contexts=contexts,
             ae_title=peer.ae_title,
             max_pdu=node.max_pdu,
+            tls_args=(calling(node.tls), peer.host) if peer.tls else None,
             ext_neg=[build_role(uid, scp_role=True) for uid in scp_of],
             evt_handlers=[(evt.EVT_CONN_OPEN, _send_at_once), *handlers],
         )

@@ -9,6 +9,7 @@ import contextlib
 import queue
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -33,8 +34,9 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
 from gpnet_node.dimse.requested import Query, Requested
+from gpnet_node.errors import ConfigurationError
 from gpnet_node.intake.spool import Identifier, Spool
-from gpnet_node.log import BugLine
+from gpnet_node.log import BugLine, get_logger
 
 # An association request with all its 128 contexts and their transfer syntaxes stays far below this.
 _MAX_NEGOTIATION_BYTES = 1 << 20
@@ -52,6 +54,9 @@ _IN_MEMORY = (C_FIND_RQ, C_GET_RQ, C_MOVE_RQ, N_CREATE_RQ, N_SET_RQ, N_ACTION_RQ
 
 OpenSpool = Callable[[DIMSEMessage, Association], Spool]
 Serve = Callable[[Requested], None]
+Secure = Callable[[socket.socket], socket.socket]
+
+log = get_logger(__name__)
 
 
 class BoundedSocket(AssociationSocket):
@@ -69,6 +74,8 @@ class BoundedSocket(AssociationSocket):
         sleeping afterwards.
         """
         sockets = [self.socket] if self.socket is not None and self._is_connected else []
+        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            return super().ready  # what is decrypted already is not seen by select
         try:
             readable, _, _ = select.select([*sockets, self._bell], [], [], _POLL_SECONDS)
             if self._bell in readable:
@@ -105,6 +112,12 @@ class BoundedSocket(AssociationSocket):
         if self.socket is not None and hasattr(socket, "TCP_QUICKACK"):
             with contextlib.suppress(OSError):
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def _reason(exc: OSError | ConfigurationError) -> str:
+    if isinstance(exc, ssl.SSLError) and exc.reason:
+        return exc.reason.replace("_", " ").lower()
+    return str(exc) if isinstance(exc, ConfigurationError) else exc.strerror or "time-out"
 
 
 class SpoolingDimse(DIMSEServiceProvider):
@@ -235,10 +248,26 @@ def _serve_request(
             association.abort(block=False)
 
 
-def request_handler(open_spool: OpenSpool, serve: Serve) -> type[RequestHandler]:
-    """Return the handler of new connections for pynetdicom's server, which wants a class."""
+def request_handler(
+    open_spool: OpenSpool, serve: Serve, secure: Secure | None = None
+) -> type[RequestHandler]:
+    """Return the handler of new connections for pynetdicom's server, which wants a class.
+
+    ``secure`` agrees on TLS, in the connection's own thread, so that nobody waits for a slow peer.
+    """
 
     class Handler(RequestHandler):
+        def handle(self) -> None:
+            if secure is not None:
+                try:
+                    self.request = secure(self.request)
+                except (OSError, ConfigurationError) as exc:
+                    host, why = self.client_address[0], _reason(exc)
+                    log.warning("a connection has no TLS that counts", host=host, reason=why)
+                    self.request.close()
+                    return
+            super().handle()
+
         def _create_association(self) -> Association:
             association = super()._create_association()
             association.dul.event_queue.get_nowait()  # the plain socket's announcement; ours makes its own
