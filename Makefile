@@ -1,5 +1,6 @@
 # make demo   the whole route on this machine, ending with a picture
 # make test   everything that is checked: style, types, layers, tests with real peers
+# make faults every fault at each step of a series
 # make bench  speed and size as ratios against other programs, in one run
 
 PYTHON ?= python3
@@ -7,14 +8,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint requirements.lock
 
-.PHONY: demo test bench lint peers clean
+.PHONY: demo test faults bench lint peers clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
 	$(BIN)/gpnet-node demo --out demo-output
 
 test: $(VENV)/.installed-test peers lint
-	$(BIN)/pytest -m "not speed" --numprocesses=auto --dist=loadfile
+	$(BIN)/pytest -m "not speed and not faults" --numprocesses=auto --dist=loadfile
+
+faults: $(VENV)/.installed-test peers
+	$(BIN)/pytest -m faults --numprocesses=auto tests/faults
 
 bench: $(VENV)/.installed-test peers
 	$(BIN)/pytest -m speed -s --timeout=900 tests/benchmarks
