@@ -134,6 +134,17 @@ def test_nothing_is_sent_to_who_shows_a_certificate_of_nobody(secured: Secured, 
             echo(peer, node=node)
 
 
+def test_a_certificate_that_is_just_being_renewed_is_no_reason_to_give_up(tmp_path: Path) -> None:
+    node = NodeConfig(archive=tmp_path, tls=settings(tmp_path))  # no file is there
+    peer = PeerConfig(name="pacs", ae_title="PACS", host="127.0.0.1", port=104, tls=True)
+    (path,) = mr_series(tmp_path / "series", slices=1)
+
+    (outcome,) = send(peer, [path], node=node)
+
+    assert outcome.verdict is Verdict.TRANSIENT
+    assert "[tls] in node.toml" in outcome.text
+
+
 def test_a_certificate_that_is_none_stops_the_start(tmp_path: Path) -> None:
     for name in ("bad.pem", "bad.key", "authority.pem"):
         (tmp_path / name).write_text("no certificate", encoding="ascii")

@@ -14,6 +14,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from gpnet_node.config import NodeConfig, PeerConfig
 from gpnet_node.dimse.sender import associate
 from gpnet_node.errors import PermanentPeerError, TransientPeerError
+from gpnet_node.store.versions import UNREADABLE
 
 _KEYS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _SUCCESS = 0x0000
@@ -23,17 +24,25 @@ _PENDING = (0xFF00, 0xFF01)
 def count_held(peer: PeerConfig, paths: Sequence[Path], *, node: NodeConfig) -> Mapping[str, bool]:
     """Say of each file's SOP instance whether the peer finds it, by its UID.
 
-    Raises TransientPeerError and PermanentPeerError.
+    A file that cannot be read is left out. Raises TransientPeerError and PermanentPeerError.
     """
     association = associate(peer, [build_context(StudyRootQueryRetrieveInformationModelFind)], node)
     try:
         if not association.accepted_contexts:
             raise PermanentPeerError(f"peer {peer.name} does not answer queries")
-        wanted = [pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_KEYS)) for path in paths]
+        wanted = [it for it in map(_keys, paths) if it is not None]
         return {str(it.SOPInstanceUID): _is_held(association, peer, it) for it in wanted}
     finally:
         if association.is_established:
             association.release()
+
+
+def _keys(path: Path) -> Dataset | None:
+    try:
+        keys: Dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_KEYS))
+        return keys if all(key in keys for key in _KEYS) else None
+    except (OSError, *UNREADABLE):
+        return None
 
 
 def _is_held(association: Association, peer: PeerConfig, wanted: Dataset) -> bool:

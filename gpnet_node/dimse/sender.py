@@ -16,7 +16,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 
 from gpnet_node.config import NodeConfig, PeerConfig
 from gpnet_node.dimse.tls import calling
-from gpnet_node.errors import PermanentPeerError, TransientPeerError
+from gpnet_node.errors import ConfigurationError, PermanentPeerError, TransientPeerError
 from gpnet_node.intake.instance import is_safe_uid
 from gpnet_node.store.versions import UNREADABLE
 
@@ -170,6 +170,8 @@ def associate(
         )
     except OSError as exc:
         raise TransientPeerError(f"peer {peer.name}: {peer.host} is not known to the network") from exc
+    except ConfigurationError as exc:  # a certificate that is just being renewed, say
+        raise TransientPeerError(f"peer {peer.name}: {exc}") from exc
     if association.is_established or association.rejected_contexts:
         return association
     raise _refusal(peer, association)
