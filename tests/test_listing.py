@@ -221,6 +221,12 @@ def _forget_the_catalogue(engine: Engine) -> None:
 
 
 _BACK_TO_0001 = (
+    "DROP TABLE listed_images",
+    "DROP TABLE performed_steps",
+    "DROP TABLE commitment_instances",
+    "DROP TABLE commitments",
+    "ALTER TABLE outbox DROP COLUMN transaction_uid",
+    "ALTER TABLE outbox DROP COLUMN asked_at",
     "ALTER TABLE jobs DROP COLUMN plan",
     "ALTER TABLE jobs DROP COLUMN refusal",
     "DROP INDEX outbox_by_debt",
