@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, RowMapping, func, select
+from sqlalchemy import Connection, Engine, RowMapping, func, or_, select
 
 from gpnet_node.config import NodeConfig
 from gpnet_node.errors import GpnetError
@@ -20,7 +20,7 @@ from gpnet_node.store.database import associations, instances, reading, series, 
 from gpnet_node.store.index import Index, series_from, set_state
 from gpnet_node.store.jobs import Jobs
 from gpnet_node.store.states import AssociationOutcome, Instance, Series, SeriesState
-from gpnet_node.store.steps import Listed, ended_steps, named_whole
+from gpnet_node.store.steps import ended_steps, named_whole
 from gpnet_node.verdict import (
     Count,
     Evidence,
@@ -60,25 +60,6 @@ class _Look:
     rows: int  # all versions of all its instances
     count: Count
     geometry: Geometry | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Waiting:
-    """A series that is being received, as it stands at one look."""
-
-    row: Series
-    touches: tuple[Touch, ...]
-    listed: Listed | None
-    named_whole: bool
-
-    def evidence(self, count: Count) -> Evidence:
-        return Evidence(
-            row=self.row,
-            touches=self.touches,
-            count=count,
-            listed=self.listed,
-            named_whole=self.named_whole,
-        )
 
 
 class Watcher:
@@ -122,15 +103,14 @@ class Watcher:
                     continue
                 taken_up += 1
                 look = self._looks[it.row.uid] = self._take_up(it.row)
-            evidence = it.evidence(look.count)
-            if judge(self._node, evidence, now=now) is not None:
+            if judge(self._node, it, look.count, now=now) is not None:
                 continue
             if look.geometry is None:
                 if looked_into == SERIES_LOOKED_INTO:
                     continue
                 looked_into += 1
                 look.geometry = self._geometry(look)
-            verdict = conclude(self._node, evidence, look.geometry, now=now)
+            verdict = conclude(self._node, it, look.count, look.geometry, now=now)
             if isinstance(verdict, Verdict):
                 ripe.append((look, verdict))
         return self._decide(ripe, now)
@@ -143,18 +123,17 @@ class Watcher:
         waiting = list(self._waiting(now).values())[:SERIES_LOOKED_INTO]
         return {it.row.uid: self._explained(it, now) for it in waiting}
 
-    def _explained(self, it: _Waiting, now: datetime) -> str:
+    def _explained(self, it: Evidence, now: datetime) -> str:
         look = self._take_up(it.row)
-        evidence = it.evidence(look.count)
-        wait = judge(self._node, evidence, now=now)
+        wait = judge(self._node, it, look.count, now=now)
         if wait is None:
-            found = conclude(self._node, evidence, self._geometry(look), now=now)
+            found = conclude(self._node, it, look.count, self._geometry(look), now=now)
             if isinstance(found, Verdict):
                 return "it is being decided"
             wait = found
         return f"{wait.sentence}; next look {self._node.local(wait.until):%H:%M:%S}"
 
-    def _waiting(self, now: datetime) -> Mapping[str, _Waiting]:
+    def _waiting(self, now: datetime) -> Mapping[str, Evidence]:
         """Series being received that were quiet for the shortest time, or that an ended step lists."""
         node = self._node
         shortest = timedelta(seconds=min(node.quiet_seconds_counted, node.quiet_seconds_uncounted))
@@ -162,17 +141,17 @@ class Watcher:
         columns = (associations, series_associations.c.series_uid, series_associations.c.last_at)
         touching = select(*columns).select_from(series_associations).join(associations).join(series)
         with reading(self._engine) as connection:
-            found = connection.execute(select(series).where(receiving).order_by(series.c.last_received_at))
-            rows = {row["uid"]: series_from(row) for row in found.mappings()}
             received = select(series.c.uid).where(receiving)
             listed, named = ended_steps(connection, received), named_whole(connection, received)
-            quiet = {uid for uid, row in rows.items() if row.last_received_at <= now - shortest}
-            touches: dict[str, list[Touch]] = {uid: [] for uid in rows if uid in quiet or uid in listed}
+            quiet = or_(series.c.last_received_at <= now - shortest, series.c.uid.in_(listed))
+            found = select(series).where(receiving, quiet).order_by(series.c.last_received_at)
+            rows = {row["uid"]: series_from(row) for row in connection.execute(found).mappings()}
+            touches: dict[str, list[Touch]] = {uid: [] for uid in rows}
             for row in connection.execute(touching.where(receiving)).mappings():
                 if row["series_uid"] in touches:
                     touches[row["series_uid"]].append(_touch(row))
             return {
-                uid: _Waiting(
+                uid: Evidence(
                     row=rows[uid],
                     touches=tuple(touching_it),
                     listed=listed.get(uid),

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from gpnet_node.config import Configuration, PeerConfig
 from gpnet_node.dimse.commitment import ask, report
-from gpnet_node.dimse.held import count_held
+from gpnet_node.dimse.held import find_held
 from gpnet_node.dimse.sender import Outcome, Verdict, send
 from gpnet_node.errors import ConfigurationError, PeerError, StorageError
 from gpnet_node.log import get_logger
@@ -26,10 +26,6 @@ from gpnet_node.store.outbox import Debt, Outbox
 _PEERS_AT_ONCE = 8
 
 log = get_logger(__name__)
-
-
-def _peers(items: Iterable[Debt | Commitment]) -> Iterable[str]:
-    return (it.peer for it in items)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +82,14 @@ class Courier:
         confirming = [peer.name for peer in self._configuration.peers if peer.confirm]
         debts, unconfirmed = self._outbox.due(now=now), self._outbox.unconfirmed(confirming, now=now)
         reports = self._commitments.due(now=now)
+        peers = {it.peer for it in (*debts, *unconfirmed)} | {it.peer for it in reports}
         return {
             peer: _Due(
                 debts=tuple(it for it in debts if it.peer == peer),
                 unconfirmed=tuple(it for it in unconfirmed if it.peer == peer),
                 reports=tuple(it for it in reports if it.peer == peer),
             )
-            for peer in sorted({*_peers(debts), *_peers(unconfirmed), *_peers(reports)})
+            for peer in sorted(peers)
         }
 
     def _visit(self, name: str, due: _Due) -> None:
@@ -112,23 +109,29 @@ class Courier:
 
     def _ask(self, peer: PeerConfig, debts: Sequence[Debt]) -> None:
         """Ask whether the peer keeps objects safe. Its answer may come later, on another association."""
-        node, clock = self._configuration.node, self._clock
-        references = [
-            Reference(sop_class_uid=it.sop_class_uid, sop_instance_uid=it.sop_instance_uid) for it in debts
-        ]
-        by_commitment = peer.confirm == "commitment"
-        transaction_uid = f"2.25.{uuid4().int}" if by_commitment else None
-        self._outbox.asked(debts, transaction_uid, now=clock())
+        transaction_uid = f"2.25.{uuid4().int}" if peer.confirm == "commitment" else None
+        self._outbox.asked(debts, transaction_uid, now=self._clock())
         try:
-            if transaction_uid is not None:
-                ask(peer, transaction_uid, references, node=node, outbox=self._outbox, clock=clock)
-            else:
-                found = count_held(peer, [self._archive / it.path for it in debts], node=node)
-                self._outbox.confirmed(peer.name, [it for it, held in found.items() if held], now=clock())
-                missing = {it: "a query does not find it there" for it, held in found.items() if not held}
-                self._outbox.denied(peer.name, missing, now=clock())
+            if transaction_uid is None:
+                self._look_there(peer, debts)
+                return
+            references = [
+                Reference(sop_class_uid=it.sop_class_uid, sop_instance_uid=it.sop_instance_uid)
+                for it in debts
+            ]
+            node = self._configuration.node
+            ask(peer, transaction_uid, references, node=node, outbox=self._outbox, clock=self._clock)
         except PeerError as exc:
             log.warning("a peer was not asked whether it keeps objects safe", peer=peer.name, reason=str(exc))
+
+    def _look_there(self, peer: PeerConfig, debts: Sequence[Debt]) -> None:
+        """Query for each object. Raises PeerError."""
+        paths = [self._archive / it.path for it in debts]
+        found = find_held(peer, paths, node=self._configuration.node)
+        held = [uid for uid, is_held in found.items() if is_held]
+        missing = {uid: "a query does not find it there" for uid, is_held in found.items() if not is_held}
+        self._outbox.confirmed(peer.name, held, transaction_uid=None, now=self._clock())
+        self._outbox.denied(peer.name, missing, transaction_uid=None, now=self._clock())
 
     def _report(self, peer: PeerConfig, commitment: Commitment) -> None:
         """Examine what a peer wants this node to keep safe, and tell it."""

@@ -61,7 +61,7 @@ class Count:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What is known of a series besides its images' positions.
+    """What is known of a series besides its images.
 
     ``listed``: by steps that have ended, None where none lists the series; ``named_whole``: by a request for
     storage commitment.
@@ -69,14 +69,15 @@ class Evidence:
 
     row: Series
     touches: tuple[Touch, ...]
-    count: Count
     listed: Listed | None = None
     named_whole: bool = False
 
-    @property
-    def is_decisive(self) -> bool:
-        """Whether nothing more will come, by the word of who made the series."""
-        return self.listed is not None and not self.listed.missing
+    def is_decisive(self, count: Count) -> bool:
+        """Whether nothing more will come, by the word of who made the series.
+
+        Images that nobody listed speak against it: then the list is not all.
+        """
+        return self.listed is not None and not self.listed.missing and count.there <= self.listed.images
 
     @property
     def missing(self) -> int:
@@ -109,16 +110,16 @@ class Wait:
     until: datetime
 
 
-def judge(node: NodeConfig, evidence: Evidence, *, now: datetime) -> Wait | None:
+def judge(node: NodeConfig, evidence: Evidence, count: Count, *, now: datetime) -> Wait | None:
     """Say what a series still waits for, or None if its geometry should be looked at."""
-    if evidence.is_decisive:
+    if evidence.is_decisive(count):
         return None
     last = last_activity(evidence.row, evidence.touches)
     holders = {touch.calling_ae for touch in evidence.touches if touch.outcome is AssociationOutcome.OPEN}
     held_until = last + timedelta(seconds=node.open_association_limit_seconds)
     if holders and now < held_until:
         return Wait(sentence=f"association from {', '.join(sorted(holders))} open", until=held_until)
-    short = evidence.count.reached or evidence.named_whole
+    short = count.reached or evidence.named_whole
     wanted = node.quiet_seconds_counted if short else node.quiet_seconds_uncounted
     quiet_until = last + timedelta(seconds=wanted)
     if now < quiet_until:
@@ -126,12 +127,15 @@ def judge(node: NodeConfig, evidence: Evidence, *, now: datetime) -> Wait | None
     return None
 
 
-def conclude(node: NodeConfig, evidence: Evidence, geometry: Geometry, *, now: datetime) -> Verdict | Wait:
+def conclude(
+    node: NodeConfig, evidence: Evidence, count: Count, geometry: Geometry, *, now: datetime
+) -> Verdict | Wait:
     """Decide on a series whose geometry is known, or say until when it may still mend itself."""
     if not geometry.has_images:
         return Verdict(state=SeriesState.COMPLETE, sentence=geometry.sentence)
-    faults = list(_faults(evidence, geometry))
-    if faults and not evidence.is_decisive:
+    decisive = evidence.is_decisive(count)
+    faults = list(_faults(evidence, count, geometry))
+    if faults and not decisive:
         aborts = aborts_not_made_good(evidence.touches)
         closed = [touch.closed_at for touch in aborts if touch.closed_at]
         since = max([last_activity(evidence.row, evidence.touches), *closed])
@@ -141,22 +145,22 @@ def conclude(node: NodeConfig, evidence: Evidence, geometry: Geometry, *, now: d
     if faults:
         return Verdict(state=SeriesState.INCOMPLETE, sentence="; ".join([*faults, *_said(evidence)]))
     sentences = [geometry.sentence, *_said(evidence)]
-    if not evidence.is_decisive:
-        sentences.append(_counted(evidence.count))
+    if not decisive:
+        sentences.append(_counted(count))
         if any(touch.outcome is AssociationOutcome.OPEN for touch in evidence.touches):
             limit = node.open_association_limit_seconds
             sentences.append(f"an association was still open after {limit:g} s of quiet")
     return Verdict(state=SeriesState.COMPLETE, sentence="; ".join(sentences))
 
 
-def _faults(evidence: Evidence, geometry: Geometry) -> Iterable[str]:
+def _faults(evidence: Evidence, count: Count, geometry: Geometry) -> Iterable[str]:
     """What is missing, as far as is known."""
     if geometry.has_gap:
         yield geometry.sentence
     if evidence.listed and evidence.missing:
         by = ", ".join(evidence.listed.by)
         yield f"{evidence.missing} of the {evidence.listed.images} images that {by} lists are missing"
-    if not evidence.is_decisive and not evidence.count.reached:
+    if not evidence.is_decisive(count) and not count.reached:
         aborts = aborts_not_made_good(evidence.touches)
         numbers = ", ".join(str(touch.association_id) for touch in aborts)
         if aborts:

@@ -183,7 +183,7 @@ class Worker:
                 )
             )
         return Background(
-            completeness=self._index.series(job.series_uid).reason,
+            completeness=self._index.decision(job.series_uid, job.revision),
             plan=None if job.plan is None else Plan.model_validate_json(job.plan),
             replaces=tuple(replaced),
         )

@@ -198,3 +198,16 @@ def test_the_newest_series_come_first(tmp_path: Path) -> None:
     index.record([arrival(f"1.2.{n}", series=f"1.{n}", at=after(n)) for n in (1, 3, 2)])
 
     assert [series.uid for series in index.newest_series(limit=2)] == ["1.3", "1.2"]
+
+
+def test_why_a_revision_was_decided_is_told_whatever_came_after(tmp_path: Path) -> None:
+    engine = new_database(tmp_path)
+    index = Index(engine)
+    index.record([arrival("1.2.1", series="1.2")])
+    with writing(engine) as connection:
+        row = index.series("1.2")
+        set_state(connection, row, SeriesState.COMPLETE, revision=1, sentence="it is whole", now=after(1))
+    index.record([arrival("1.2.2", series="1.2", at=after(2))])
+
+    assert index.decision("1.2", 1) == "it is whole"
+    assert index.decision("1.2", 2) == ""

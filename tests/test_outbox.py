@@ -205,3 +205,87 @@ def test_a_peer_away_for_very_long_cannot_overflow_the_back_off(tmp_path: Path) 
     outbox.put_off(debt, comment="no connection", now=START)
 
     assert outbox.of_job(box.job.uid)[0].next_attempt_at == after(forever.max_seconds)
+
+
+# -- storage commitment --------------------------------------------------------------------------------------
+
+
+def asked(box: Box, transaction_uid: str | None, *, at: float) -> list[str]:
+    """Ask about what was paid and is still to be asked about; the SOP instances."""
+    debts = box.outbox.unconfirmed(["pacs"], now=after(at))
+    box.outbox.asked(debts, transaction_uid, now=after(at))
+    return [debt.sop_instance_uid for debt in debts]
+
+
+def delivered(folder: Path) -> Box:
+    box = Box(folder)
+    for debt in box.debts():
+        box.outbox.paid(debt, status=0x0000, now=after(1))
+    return box
+
+
+def states(box: Box) -> list[DebtState]:
+    return [debt.state for debt in box.outbox.of_job(box.job.uid)]
+
+
+def test_a_job_of_which_the_peer_lost_one_object_is_confirmed_once_it_has_both(tmp_path: Path) -> None:
+    box = delivered(tmp_path)
+    seg, sr = asked(box, "1.1", at=2)
+
+    box.outbox.confirmed("pacs", [seg], transaction_uid="1.1", now=after(3))
+    box.outbox.denied("pacs", {sr: "0x0112"}, transaction_uid="1.1", now=after(3))
+    assert (box.state(), states(box)) == (JobState.WRITTEN, [DebtState.CONFIRMED, DebtState.OWED])
+    (again,) = box.debts(1000)
+    box.outbox.paid(again, status=0x0000, now=after(1000))
+    assert box.state() is JobState.DELIVERED
+    assert asked(box, "1.2", at=1001) == [sr]
+    box.outbox.confirmed("pacs", [sr], transaction_uid="1.2", now=after(1002))
+
+    assert box.state() is JobState.CONFIRMED
+
+
+@pytest.mark.parametrize(("held", "now"), [("1.1", "1.2"), ("1.2", None), (None, "1.1")])
+def test_an_answer_to_anything_but_the_last_question_changes_nothing(
+    tmp_path: Path, held: str | None, now: str | None
+) -> None:
+    box = delivered(tmp_path)
+    seg, sr = asked(box, held, at=2)
+
+    box.outbox.confirmed("pacs", [seg], transaction_uid=now, now=after(3))
+    box.outbox.denied("pacs", {sr: "0x0112"}, transaction_uid=now, now=after(3))
+
+    assert (box.state(), states(box)) == (JobState.DELIVERED, [DebtState.PAID] * 2)
+
+
+def test_a_peer_that_stores_and_loses_until_the_hours_are_over_fails_the_job(tmp_path: Path) -> None:
+    box = delivered(tmp_path)
+    _, sr = asked(box, "1.1", at=2)
+
+    box.outbox.denied("pacs", {sr: "0x0110"}, transaction_uid="1.1", now=after(3600))
+
+    assert (box.state(), states(box)) == (JobState.FAILED, [DebtState.PAID, DebtState.FAILED])
+    assert "0x0110" in box.jobs.get(box.job.uid).reason
+
+
+def test_a_question_without_an_answer_is_asked_again_later_and_not_for_ever(tmp_path: Path) -> None:
+    box = delivered(tmp_path)
+
+    assert len(asked(box, "1.1", at=2)) == 2
+    assert asked(box, "1.2", at=101) == []
+    assert len(asked(box, "1.2", at=103)) == 2
+    assert asked(box, "1.3", at=3700) == []
+
+
+def test_what_is_confirmed_is_not_sent_again_by_a_retry_and_is_replaced_by_the_next_result(
+    tmp_path: Path,
+) -> None:
+    box = delivered(tmp_path)
+    seg, sr = asked(box, "1.1", at=2)
+    box.outbox.confirmed("pacs", [seg], transaction_uid="1.1", now=after(3))
+    box.outbox.denied("pacs", {sr: "0x0110"}, transaction_uid="1.1", now=after(3600))
+
+    box.jobs.retry(box.job.uid, now=after(3601))
+
+    assert states(box) == [DebtState.CONFIRMED, DebtState.OWED]
+    following = box.jobs.reprocess(box.job.series_uid, now=after(3602))
+    assert [it.sop_instance_uid for it in box.jobs.replaced_by(following)] == [seg]

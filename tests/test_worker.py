@@ -378,7 +378,7 @@ def test_objects_that_a_killed_run_left_behind_are_found_and_not_written_twice(t
     head = draw_head(tmp_path / "series")
     with bench(tmp_path) as at:
         job = at.queue(head.paths)
-        reason = at.parts.index.series(job.series_uid).reason
+        reason = at.parts.index.decision(job.series_uid, job.revision)
         killed = pipeline.run(
             head.paths,
             background=Background(completeness=reason),

@@ -7,44 +7,36 @@ is the SCP. Reports that come in are taken on any association, also on that of t
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from io import BytesIO
 from typing import cast
 
 from pydicom import Dataset
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import UID
 from pynetdicom import build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT
-from pynetdicom.dsutils import decode
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModel,
     StorageCommitmentPushModelInstance,
 )
 
 from gpnet_node.config import Configuration, NodeConfig, PeerConfig
+from gpnet_node.dimse.normalized import RESOURCE_LIMITATION, SUCCESS, Answer, answer, read
 from gpnet_node.dimse.sender import associate
 from gpnet_node.errors import PermanentPeerError, QueryError, StorageError, TransientPeerError
 from gpnet_node.intake.instance import is_safe_uid
-from gpnet_node.intake.spool import Identifier
 from gpnet_node.log import get_logger
 from gpnet_node.store.commitments import Commitment, Commitments, FailureReason, Reference
 from gpnet_node.store.outbox import Outbox
 from gpnet_node.store.versions import UNREADABLE
 
 # PS3.7 C, PS3.4 J.3
-_SUCCESS = 0x0000
-_PROCESSING_FAILURE = 0x0110
 _INVALID_ARGUMENT = 0x0115
-_NOT_AUTHORISED = 0x0124
 _NO_SUCH_ACTION = 0x0123
-_RESOURCE_LIMITATION = 0x0213
+_NOT_AUTHORISED = 0x0124
 _REQUEST = 1  # Action Type ID
 _ALL_SAFE, _SOME_FAILED = 1, 2  # Event Type ID
 
 _SAME_ASSOCIATION_SECONDS = 1.0  # for a report that comes at once
-
-Answer = tuple[Dataset, Dataset | None]
 
 log = get_logger(__name__)
 
@@ -70,23 +62,23 @@ class CommitmentDesk:
         peer = self._configuration.caller(event.assoc.requestor.ae_title)
         request = cast(N_ACTION, event.request)
         if peer is None or not peer.may_commit:
-            return _answer(_NOT_AUTHORISED)
+            return answer(_NOT_AUTHORISED)
         if request.ActionTypeID != _REQUEST:
-            return _answer(_NO_SUCH_ACTION)
+            return answer(_NO_SUCH_ACTION)
         try:
-            wanted = _decoded(request.ActionInformation, event)
+            wanted = read(request.ActionInformation, event)
             transaction_uid, references = _transaction(wanted), _references(wanted, "ReferencedSOPSequence")
             known = self._commitments.ask(
                 transaction_uid, peer=peer.name, references=references, now=self._clock()
             )
         except QueryError as exc:
             log.warning("a request for storage commitment was refused", peer=peer.name, why=str(exc))
-            return _answer(_INVALID_ARGUMENT, str(exc))
+            return answer(_INVALID_ARGUMENT, str(exc))
         except StorageError as exc:
             log.error("a request for storage commitment could not be kept", reason=str(exc))
-            return _answer(_RESOURCE_LIMITATION)
+            return answer(RESOURCE_LIMITATION)
         log.info("storage commitment was asked for", peer=peer.name, count=len(references))
-        return _answer(_SUCCESS) if known else _answer(_INVALID_ARGUMENT, "another request bears this UID")
+        return answer(SUCCESS) if known else answer(_INVALID_ARGUMENT, "another request bears this UID")
 
     def told(self, event: evt.Event) -> Answer:
         """Take a report on what this node asked."""
@@ -94,7 +86,7 @@ class CommitmentDesk:
         peers = [it for it in self._configuration.peers if it.confirm == "commitment"]
         names = [it.name for it in peers if it.ae_title == ae_title]
         if not names:
-            return _answer(_NOT_AUTHORISED)
+            return answer(_NOT_AUTHORISED)
         return take_report(event, names, self._outbox, now=self._clock())
 
 
@@ -102,23 +94,24 @@ def take_report(event: evt.Event, peers: Sequence[str], outbox: Outbox, *, now: 
     """Take a report of a peer, under whichever of its names in the configuration it was asked."""
     request = cast(N_EVENT_REPORT, event.request)
     try:
-        told = _decoded(request.EventInformation, event)
+        told = read(request.EventInformation, event)
+        transaction_uid = _transaction(told)
         safe = [it.sop_instance_uid for it in _references(told, "ReferencedSOPSequence")]
         failed = {
             str(item.ReferencedSOPInstanceUID): f"0x{int(item.get('FailureReason') or 0):04X}"
             for item in told.get("FailedSOPSequence") or ()
         }
         for peer in peers:
-            outbox.confirmed(peer, safe, now=now)
-            outbox.denied(peer, failed, now=now)
+            outbox.confirmed(peer, safe, transaction_uid=transaction_uid, now=now)
+            outbox.denied(peer, failed, transaction_uid=transaction_uid, now=now)
     except (QueryError, *UNREADABLE):
-        return _answer(_INVALID_ARGUMENT)
+        return answer(_INVALID_ARGUMENT)
     except StorageError as exc:
         log.error("a report on storage commitment could not be kept", reason=str(exc))
-        return _answer(_RESOURCE_LIMITATION)
+        return answer(RESOURCE_LIMITATION)
     level = log.warning if failed else log.info
     level("a peer reports on storage commitment", peer=", ".join(peers), count=len(safe), refused=len(failed))
-    return _answer(_SUCCESS)
+    return answer(SUCCESS)
 
 
 def ask(
@@ -137,19 +130,19 @@ def ask(
     came = threading.Event()
 
     def told(event: evt.Event) -> Answer:
-        answer = take_report(event, [peer.name], outbox, now=clock())
+        taken = take_report(event, [peer.name], outbox, now=clock())
         came.set()
-        return answer
+        return taken
 
     association = _associate(peer, node, handlers=[(evt.EVT_N_EVENT_REPORT, told)])
     try:
         wanted = Dataset()
         wanted.TransactionUID = transaction_uid
         wanted.ReferencedSOPSequence = Items(map(_item, references))
-        answer, _ = association.send_n_action(
+        status, _ = association.send_n_action(
             wanted, _REQUEST, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
         )
-        _require_success(peer, answer)
+        _require_success(peer, status)
         came.wait(_SAME_ASSOCIATION_SECONDS)
     finally:
         if association.is_established:
@@ -179,13 +172,13 @@ def report(
         told.FailedSOPSequence = Items(failed)
     association = _associate(peer, node, as_scp=True)
     try:
-        answer, _ = association.send_n_event_report(
+        status, _ = association.send_n_event_report(
             told,
             _SOME_FAILED if failed else _ALL_SAFE,
             StorageCommitmentPushModel,
             StorageCommitmentPushModelInstance,
         )
-        _require_success(peer, answer)
+        _require_success(peer, status)
     finally:
         if association.is_established:
             association.release()
@@ -212,25 +205,12 @@ def _associate(
     return association
 
 
-def _require_success(peer: PeerConfig, answer: Dataset) -> None:
-    if "Status" not in answer:
+def _require_success(peer: PeerConfig, status: Dataset) -> None:
+    if "Status" not in status:
         raise TransientPeerError(f"peer {peer.name} gave no answer about storage commitment")
-    if answer.Status != _SUCCESS:
-        status = f"0x{answer.Status:04X}"
-        raise TransientPeerError(f"peer {peer.name} refused what was said of storage commitment ({status})")
-
-
-def _decoded(sent: object, event: evt.Event) -> Dataset:
-    """Decode what came along. Raises QueryError."""
-    if not isinstance(sent, BytesIO) or (isinstance(sent, Identifier) and sent.too_long):
-        raise QueryError("the request names no instances, or too many")
-    syntax = UID(event.context.transfer_syntax)
-    try:
-        found: Dataset = decode(sent, syntax.is_implicit_VR, syntax.is_little_endian)
-        found.walk(lambda *_: None)  # elements are read when they are asked for
-    except UNREADABLE as exc:
-        raise QueryError("the request cannot be parsed") from exc
-    return found
+    if status.Status != SUCCESS:
+        code = f"0x{status.Status:04X}"
+        raise TransientPeerError(f"peer {peer.name} refused what was said of storage commitment ({code})")
 
 
 def _transaction(wanted: Dataset) -> str:
@@ -255,11 +235,3 @@ def _item(reference: Reference) -> Dataset:
     item.ReferencedSOPClassUID = reference.sop_class_uid
     item.ReferencedSOPInstanceUID = reference.sop_instance_uid
     return item
-
-
-def _answer(status: int, comment: str = "") -> Answer:
-    answer = Dataset()
-    answer.Status = status
-    if comment:
-        answer.ErrorComment = comment[:64]  # an LO (PS3.7 C.1)
-    return answer, None

@@ -21,7 +21,7 @@ _SUCCESS = 0x0000
 _PENDING = (0xFF00, 0xFF01)
 
 
-def count_held(peer: PeerConfig, paths: Sequence[Path], *, node: NodeConfig) -> Mapping[str, bool]:
+def find_held(peer: PeerConfig, paths: Sequence[Path], *, node: NodeConfig) -> Mapping[str, bool]:
     """Say of each file's SOP instance whether the peer finds it, by its UID.
 
     A file that cannot be read is left out. Raises TransientPeerError and PermanentPeerError.

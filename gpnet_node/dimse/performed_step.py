@@ -9,35 +9,37 @@ from datetime import datetime
 from typing import cast
 
 from pydicom import Dataset
-from pydicom.uid import UID, generate_uid
+from pydicom.uid import generate_uid
 from pynetdicom import evt
 from pynetdicom.dimse_primitives import N_CREATE, N_SET
-from pynetdicom.dsutils import decode
 
-from gpnet_node.errors import StorageError
+from gpnet_node.dimse.normalized import (
+    NO_SUCH_INSTANCE,
+    OUR_TROUBLE,
+    PROCESSING_FAILURE,
+    RESOURCE_LIMITATION,
+    SUCCESS,
+    Answer,
+    answer,
+    read,
+)
+from gpnet_node.errors import QueryError, StorageError
 from gpnet_node.intake.instance import is_safe_uid
-from gpnet_node.intake.spool import Identifier
 from gpnet_node.log import get_logger
 from gpnet_node.store.steps import StepAnswer, Steps, StepStatus
-from gpnet_node.store.versions import UNREADABLE
 
 # PS3.7 C, PS3.4 F.7.2.1.3 and F.7.2.2.3
-_SUCCESS = 0x0000
 _INVALID_ATTRIBUTE_VALUE = 0x0106
-_PROCESSING_FAILURE = 0x0110
 _DUPLICATE_INSTANCE = 0x0111
-_NO_SUCH_INSTANCE = 0x0112
 _INVALID_INSTANCE = 0x0117
-_RESOURCE_LIMITATION = 0x0213
 _MAY_NO_LONGER_BE_UPDATED = 0xA710  # Error ID
+_MAY_NOT = "Performed Procedure Step Object may no longer be updated"
 
 _STATUS_OF = {
-    StepAnswer.DONE: _SUCCESS,
-    StepAnswer.UNKNOWN: _NO_SUCH_INSTANCE,
-    StepAnswer.FINAL: _PROCESSING_FAILURE,
+    StepAnswer.DONE: SUCCESS,
+    StepAnswer.UNKNOWN: NO_SUCH_INSTANCE,
+    StepAnswer.FINAL: PROCESSING_FAILURE,
 }
-
-Answer = tuple[Dataset, Dataset | None]
 
 log = get_logger(__name__)
 
@@ -55,66 +57,53 @@ class PerformedSteps:
         uid = request.AffectedSOPInstanceUID or generate_uid(None)
         if not is_safe_uid(uid):
             return self._answer(event, _INVALID_INSTANCE, "the step's SOP Instance UID is none")
-        attributes = _attributes(request.AttributeList, event)
-        if attributes is None or attributes.get("PerformedProcedureStepStatus") != StepStatus.IN_PROGRESS:
-            return self._answer(event, _INVALID_ATTRIBUTE_VALUE, "a new step must be IN PROGRESS")
-        calling_ae = event.assoc.requestor.ae_title.strip()
         try:
-            new = self._steps.begin(str(uid), calling_ae=calling_ae, now=self._clock())
+            status = read(request.AttributeList, event).get("PerformedProcedureStepStatus")
+            if status != StepStatus.IN_PROGRESS:
+                raise QueryError("a new step must be IN PROGRESS")
+            new = self._steps.begin(
+                str(uid), calling_ae=event.assoc.requestor.ae_title.strip(), now=self._clock()
+            )
+        except QueryError as exc:
+            return self._answer(event, _INVALID_ATTRIBUTE_VALUE, str(exc))
         except StorageError as exc:
             return self._failed(event, exc)
-        answer, _ = self._answer(event, _SUCCESS if new else _DUPLICATE_INSTANCE)
+        told, _ = self._answer(event, SUCCESS if new else _DUPLICATE_INSTANCE)
         named = Dataset()
         named.AffectedSOPInstanceUID = uid
-        return answer, named if new and request.AffectedSOPInstanceUID is None else None
+        return told, named if new and request.AffectedSOPInstanceUID is None else None
 
     def change(self, event: evt.Event) -> Answer:
         """Take a step's new status and its list of images. One that has ended is no longer changed."""
         request = cast(N_SET, event.request)
-        uid = str(request.RequestedSOPInstanceUID)
-        attributes = _attributes(request.ModificationList, event)
-        images = None if attributes is None else _listed(attributes)
-        status = "" if attributes is None else attributes.get("PerformedProcedureStepStatus", "IN PROGRESS")
-        if attributes is None or status not in list(StepStatus):
-            return self._answer(event, _INVALID_ATTRIBUTE_VALUE, "the step's new attributes have no meaning")
         try:
-            done = self._steps.change(uid, StepStatus(status), images, now=self._clock())
+            attributes = read(request.ModificationList, event)
+            status = attributes.get("PerformedProcedureStepStatus", StepStatus.IN_PROGRESS)
+            if status not in list(StepStatus):
+                raise QueryError("the step's new status is none of the standard's")
+            uid = str(request.RequestedSOPInstanceUID)
+            done = self._steps.change(uid, StepStatus(status), _listed(attributes), now=self._clock())
+        except QueryError as exc:
+            return self._answer(event, _INVALID_ATTRIBUTE_VALUE, str(exc))
         except StorageError as exc:
             return self._failed(event, exc)
-        return self._answer(event, _STATUS_OF[done])
+        return self._answer(event, _STATUS_OF[done], _MAY_NOT if done is StepAnswer.FINAL else "")
 
     def _failed(self, event: evt.Event, exc: StorageError) -> Answer:
         log.error("a performed procedure step could not be kept", reason=str(exc))
-        return self._answer(event, _RESOURCE_LIMITATION, "out of resources; the node's log says why")
+        return self._answer(event, RESOURCE_LIMITATION, OUR_TROUBLE)
 
     def _answer(self, event: evt.Event, status: int, comment: str = "") -> Answer:
         calling_ae = event.assoc.requestor.ae_title.strip()
         log.info("a performed procedure step was reported", calling_ae=calling_ae, status=f"0x{status:04X}")
-        answer = Dataset()
-        answer.Status = status
-        if comment:
-            answer.ErrorComment = comment
-        if status == _PROCESSING_FAILURE:
-            answer.ErrorComment = "Performed Procedure Step Object may no longer be updated"
-            answer.ErrorID = _MAY_NO_LONGER_BE_UPDATED
-        return answer, None
-
-
-def _attributes(sent: object, event: evt.Event) -> Dataset | None:
-    """What was sent, or None: nothing, too much, or nothing that can be read."""
-    if not isinstance(sent, Identifier) or sent.too_long:
-        return None
-    syntax = UID(event.context.transfer_syntax)
-    try:
-        attributes = decode(sent, syntax.is_implicit_VR, syntax.is_little_endian)
-        attributes.walk(lambda *_: None)  # elements are read when they are asked for
-    except UNREADABLE:
-        return None
-    return attributes
+        told, along = answer(status, comment)
+        if status == PROCESSING_FAILURE:
+            told.ErrorID = _MAY_NO_LONGER_BE_UPDATED
+        return told, along
 
 
 def _listed(attributes: Dataset) -> Mapping[str, Sequence[str]] | None:
-    """The images by series, or None where the list does not come along.
+    """The images by series, or None where the list does not come along. Raises QueryError.
 
     Other objects are left out: a scanner lists raw data too, which it never sends here.
     """
@@ -123,10 +112,10 @@ def _listed(attributes: Dataset) -> Mapping[str, Sequence[str]] | None:
         return None
     listed: dict[str, list[str]] = {}
     for item in performed:
-        images = [
-            image.get("ReferencedSOPInstanceUID") for image in item.get("ReferencedImageSequence") or ()
-        ]
+        references = item.get("ReferencedImageSequence") or ()
+        images = [reference.get("ReferencedSOPInstanceUID") for reference in references]
         series_uid = item.get("SeriesInstanceUID")
-        if is_safe_uid(series_uid):
-            listed.setdefault(str(series_uid), []).extend(str(uid) for uid in images if is_safe_uid(uid))
+        if not all(map(is_safe_uid, [series_uid, *images])):
+            raise QueryError("an item of PerformedSeriesSequence lacks a UID")
+        listed.setdefault(str(series_uid), []).extend(map(str, images))
     return listed

@@ -114,12 +114,6 @@ class BoundedSocket(AssociationSocket):
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
-def _reason(exc: OSError | ConfigurationError) -> str:
-    if isinstance(exc, ssl.SSLError) and exc.reason:
-        return exc.reason.replace("_", " ").lower()
-    return str(exc) if isinstance(exc, ConfigurationError) else exc.strerror or "time-out"
-
-
 class SpoolingDimse(DIMSEServiceProvider):
     """Gives each incoming message a Spool for its data set; else pynetdicom's own."""
 
@@ -194,6 +188,11 @@ class Outgoing(queue.Queue[object]):
         with contextlib.suppress(OSError):  # rung often enough already
             self._rope.send(b"\0")
 
+    def hang_up(self) -> None:
+        """Nobody listens for the bell any more."""
+        self._rope.close()
+        self.bell.close()
+
     def _get(self) -> object:
         item = super()._get()
         if not self._qsize():
@@ -214,6 +213,14 @@ def _send_encoded(dul: DULServiceProvider) -> bool:
             dul.socket.send(item.pdus)
         found = True
     return found or DULServiceProvider._process_recv_primitive(dul)
+
+
+def _run(dul: DULServiceProvider, outgoing: Outgoing) -> None:
+    """Do as pynetdicom does, and close the bell when nobody listens any more."""
+    try:
+        DULServiceProvider.run(dul)
+    finally:
+        outgoing.hang_up()
 
 
 def _serve_request(
@@ -248,6 +255,12 @@ def _serve_request(
             association.abort(block=False)
 
 
+def _reason(exc: OSError | ConfigurationError) -> str:
+    if isinstance(exc, ssl.SSLError) and exc.reason:
+        return exc.reason.replace("_", " ").lower()
+    return str(exc) if isinstance(exc, ConfigurationError) else exc.strerror or "time-out"
+
+
 def request_handler(
     open_spool: OpenSpool, serve: Serve, secure: Secure | None = None
 ) -> type[RequestHandler]:
@@ -274,6 +287,7 @@ def request_handler(
             outgoing = Outgoing(association.dul.is_alive)
             association.dul.socket = BoundedSocket(association, self.request, outgoing.bell)
             association.dul._run_loop_delay = _LOOP_SECONDS
+            association.dul.run = partial(_run, association.dul, outgoing)  # type: ignore[method-assign]
             association.dul.to_provider_queue = outgoing  # type: ignore[assignment]
             look = partial(_send_encoded, association.dul)
             association.dul._process_recv_primitive = look  # type: ignore[method-assign]

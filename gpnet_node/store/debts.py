@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import Connection, and_, delete, insert, select, update
 
 from gpnet_node.store.database import outbox, results
-from gpnet_node.store.states import REFUSAL, DebtState
+from gpnet_node.store.states import REFUSAL, STORED, DebtState
 
 
 def owe(connection: Connection, job_uid: str, owed: Sequence[tuple[str, str]], *, now: datetime) -> None:
@@ -17,8 +17,8 @@ def owe(connection: Connection, job_uid: str, owed: Sequence[tuple[str, str]], *
 
 
 def owe_again(connection: Connection, job_uid: str, *, now: datetime) -> None:
-    """Let everything that the job has not paid be due, with its attempts and its hours counted anew."""
-    unpaid = and_(outbox.c.job_uid == job_uid, outbox.c.state != DebtState.PAID)
+    """Let everything that no peer has stored be due, with its attempts and its hours counted anew."""
+    unpaid = and_(outbox.c.job_uid == job_uid, outbox.c.state.not_in(STORED))
     connection.execute(update(outbox).where(unpaid).values(_fresh(now)))
 
 
@@ -30,7 +30,7 @@ def forget_refusal(connection: Connection, job_uid: str, *, paid_too: bool) -> N
     own = select(results.c.name).where(results.c.job_uid == job_uid, results.c.kind == REFUSAL)
     debts = and_(outbox.c.job_uid == job_uid, outbox.c.name.in_(own))
     if not paid_too:
-        debts = and_(debts, outbox.c.state != DebtState.PAID)
+        debts = and_(debts, outbox.c.state.not_in(STORED))
     connection.execute(delete(outbox).where(debts))
     left = select(outbox.c.name).where(outbox.c.job_uid == job_uid)
     unowed = and_(results.c.job_uid == job_uid, results.c.kind == REFUSAL, results.c.name.not_in(left))

@@ -161,6 +161,18 @@ class Index:
         names = ("at", "revision", "sentence")
         return tuple(SeriesEvent(state=SeriesState(r["state"]), **{n: r[n] for n in names}) for r in rows)
 
+    def decision(self, series_uid: str, revision: int) -> str:
+        """Return why a revision of a series was last decided; empty if it was not.
+
+        What has happened to the series since changes nothing: a result that is written again is the same.
+        """
+        decided = [
+            event.sentence
+            for event in self.history(series_uid)
+            if event.revision == revision and event.state is not SeriesState.RECEIVING
+        ]
+        return decided[-1] if decided else ""
+
 
 def set_state(
     connection: Connection, row: Series, state: SeriesState, *, revision: int, sentence: str, now: datetime

@@ -19,7 +19,7 @@ from gpnet_node.store.states import (
     JOB_ARROWS,
     REFUSAL,
     REJECTION,
-    DebtState,
+    STORED,
     Job,
     JobEvent,
     JobState,
@@ -259,7 +259,7 @@ class Jobs:
             .join(outbox, paid)
             .join(jobs, jobs.c.uid == results.c.job_uid)
             .where(jobs.c.series_uid == job.series_uid, jobs.c.uid != job.uid)
-            .where(outbox.c.state == DebtState.PAID, results.c.kind.not_in([REFUSAL, REJECTION]))
+            .where(outbox.c.state.in_(STORED), results.c.kind.not_in([REFUSAL, REJECTION]))
             .order_by(jobs.c.created_at.desc(), results.c.name)
         )
         with reading(self._engine) as connection:

@@ -16,7 +16,7 @@ from gpnet_node.config import RetryConfig
 from gpnet_node.errors import StorageError
 from gpnet_node.store.database import jobs, outbox, reading, results, writing
 from gpnet_node.store.jobs import get_job, move
-from gpnet_node.store.states import REFUSAL, DebtState, JobState
+from gpnet_node.store.states import REFUSAL, STORED, DebtState, JobState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,39 +125,66 @@ class Outbox:
             ids = [debt.id for debt in debts]
             connection.execute(update(outbox).where(outbox.c.id.in_(ids)).values(change))
 
-    def confirmed(self, peer: str, instances: Collection[str], *, now: datetime) -> None:
-        """The peer keeps these SOP instances safe; the last one of a job confirms it."""
+    def confirmed(
+        self, peer: str, instances: Collection[str], *, transaction_uid: str | None, now: datetime
+    ) -> None:
+        """The peer keeps these SOP instances safe; the last one of a job confirms it.
+
+        Only what was asked last counts, ``transaction_uid`` (None: by query): an older answer may be untrue.
+        """
         with writing(self._engine) as connection:
-            for row in _paid(connection, peer, instances):
+            rows = _asked(connection, peer, instances, transaction_uid)
+            for row in rows:
                 change = {"state": DebtState.CONFIRMED, "updated_at": now}
                 connection.execute(update(outbox).where(outbox.c.id == row["id"]).values(change))
-            for job_uid in {row["job_uid"] for row in _rows_of(connection, peer, instances)}:
+            for job_uid in {row["job_uid"] for row in rows}:
                 _confirm(connection, job_uid, now)
 
-    def denied(self, peer: str, instances: Mapping[str, str], *, now: datetime) -> None:
-        """The peer does not hold these after all, for the reasons given: they are owed again."""
+    def denied(
+        self, peer: str, instances: Mapping[str, str], *, transaction_uid: str | None, now: datetime
+    ) -> None:
+        """The peer does not hold these after all, for the reasons given: they are owed again.
+
+        One that it went on losing until the configured hours were over has failed.
+        """
         with writing(self._engine) as connection:
-            for row in _paid(connection, peer, instances):
+            for row in _asked(connection, peer, instances, transaction_uid):
                 comment = f"stored, but not kept safe by the peer: {instances[row['sop_instance_uid']]}"
-                later = now + self._retry.delay(row["attempts"], self._chance())
+                over = now - row["owed_since"] >= timedelta(hours=self._retry.give_up_hours)
+                state = DebtState.FAILED if over else DebtState.OWED
                 change = {
-                    "state": DebtState.OWED, "next_attempt_at": later, "comment": comment, "asked_at": None,
+                    "state": state, "comment": comment, "asked_at": None,
+                    "next_attempt_at": now + self._retry.delay(row["attempts"], self._chance()),
                     "updated_at": now,
                 }  # fmt: skip
                 connection.execute(update(outbox).where(outbox.c.id == row["id"]).values(change))
-                job = get_job(connection, row["job_uid"])
-                if job.state is JobState.DELIVERED:
-                    sentence = f"{row['name']} is owed to {peer} again: {comment}"
-                    move(connection, job, JobState.WRITTEN, sentence, now=now)
+                _lose(connection, row, comment, over=over, now=now)
 
 
-def _paid(connection: Connection, peer: str, instances: Collection[str]) -> Sequence[RowMapping]:
-    return [row for row in _rows_of(connection, peer, instances) if row["state"] == DebtState.PAID]
-
-
-def _rows_of(connection: Connection, peer: str, instances: Collection[str]) -> Sequence[RowMapping]:
-    query = _debts().where(outbox.c.peer == peer, results.c.sop_instance_uid.in_(instances))
+def _asked(
+    connection: Connection, peer: str, instances: Collection[str], transaction_uid: str | None
+) -> Sequence[RowMapping]:
+    """What the peer stored and was asked about in this transaction."""
+    query = _debts().where(
+        outbox.c.peer == peer,
+        outbox.c.state == DebtState.PAID,
+        outbox.c.transaction_uid.is_(None)
+        if transaction_uid is None
+        else outbox.c.transaction_uid == transaction_uid,
+        results.c.sop_instance_uid.in_(instances),
+    )
     return connection.execute(query).mappings().all()
+
+
+def _lose(connection: Connection, row: RowMapping, comment: str, *, over: bool, now: datetime) -> None:
+    """Take the job back, since a peer does not hold what it stored; it fails where that went on too long."""
+    job = get_job(connection, row["job_uid"])
+    if job.state is JobState.DELIVERED:
+        sentence = f"{row['name']} is owed to {row['peer']} again: {comment}"
+        job = move(connection, job, JobState.WRITTEN, sentence, now=now)
+    if over and job.state is JobState.WRITTEN:
+        sentence = f"{row['name']} cannot be delivered to {row['peer']}: {comment}"
+        move(connection, job, JobState.FAILED, sentence, now=now)
 
 
 def _confirm(connection: Connection, job_uid: str, now: datetime) -> None:
@@ -195,7 +222,7 @@ def _close(connection: Connection, job_uid: str, now: datetime) -> None:
     job = get_job(connection, job_uid)
     query = select(outbox).where(outbox.c.job_uid == job_uid).order_by(outbox.c.peer, outbox.c.id)
     rows = connection.execute(query).mappings().all()
-    stored = [row for row in rows if row["state"] == DebtState.PAID]
+    stored = [row for row in rows if row["state"] in STORED]
     left_out = [row for row in rows if row["state"] == DebtState.LEFT_OUT]
     if job.state is not JobState.WRITTEN or len(stored) + len(left_out) < len(rows):
         return

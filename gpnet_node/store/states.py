@@ -104,6 +104,10 @@ class DebtState(StrEnum):
     """The peer will not take it, or was tried for too long."""
 
 
+# The peer has said that it has the object.
+STORED = frozenset({DebtState.PAID, DebtState.CONFIRMED})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One job row, as it was when read. ``created_at`` dates every object written for it.
