@@ -86,6 +86,7 @@ class NodeConfig(Section):
     warn_free_bytes: Annotated[int, Field(ge=0)] = 20_000_000_000  # on the archive's disk; then the log warns
     min_free_bytes: Annotated[int, Field(ge=0)] = 2_000_000_000  # then nothing more is received
     max_associations: Count = 32
+    max_associations_per_peer: Count = 24  # the others keep the rest
     max_pdu: Annotated[int, Field(ge=4096)] = 131_072  # bytes
     max_instance_bytes: Annotated[int, Field(ge=1024)] = 2_147_483_648
     acse_timeout_seconds: Positive = 30.0

@@ -1,13 +1,14 @@
 """The receiver, with DCMTK and pynetdicom as scanners: who may store what, and what success means."""
 
-import contextlib
 import random
 import shutil
 import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,7 +87,7 @@ class Node:
         return wait_until(versions, what=f"{count} versions in the index")
 
 
-@contextlib.contextmanager
+@contextmanager
 def receiving(
     folder: Path, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC), **settings: object
 ) -> Iterator[Node]:
@@ -130,13 +131,15 @@ def associate(
     *,
     calling: str = "SCANNER",
     called: str = "GPNET",
+    host: str = "127.0.0.1",
 ) -> Association:
+    """Ask for an association, from the address ``host``."""
     _config.STORE_SEND_CHUNKED_DATASET = True  # the files' own bytes, whatever they are
     ae = AE(ae_title=calling)
     ae.acse_timeout = ae.dimse_timeout = 20
     for sop_class, transfer_syntax in contexts:
         ae.add_requested_context(UID(sop_class), [UID(transfer_syntax)])
-    return ae.associate("127.0.0.1", port, ae_title=called)
+    return ae.associate("127.0.0.1", port, ae_title=called, bind_address=(host, 0))
 
 
 def store(port: int, *paths: Path, calling: str = "SCANNER") -> list[Dataset]:
@@ -148,6 +151,10 @@ def store(port: int, *paths: Path, calling: str = "SCANNER") -> list[Dataset]:
     answers = [association.send_c_store(path) for path in paths]
     association.release()
     return answers
+
+
+def ask(port: int, *, calling: str, host: str = "127.0.0.1") -> Association:
+    return associate(port, [(MRImageStorage, ExplicitVRLittleEndian)], calling=calling, host=host)
 
 
 def raw_file(path: Path, data_set: bytes, *, of: Path, instance: str | None = None) -> Path:
@@ -244,6 +251,38 @@ def test_more_associations_than_ten_are_served_at_once(node: Node) -> None:
         association.release()
 
     assert established == [True] * 20
+
+
+def test_one_peer_leaves_room_for_the_others_and_is_let_in_again_later(tmp_path: Path) -> None:
+    with receiving(tmp_path, max_associations=5, max_associations_per_peer=3) as node:
+        flood = [ask(node.port, calling="CONSOLE") for _ in range(5)]
+        scanner = [ask(node.port, calling="SCANNER") for _ in range(3)]
+
+        assert [it.is_established for it in flood] == [True, True, True, False, False]
+        assert [it.is_established for it in scanner] == [True, True, False]  # five in all
+        for refused in (flood[4], scanner[2]):  # transient, by the provider, local limit exceeded
+            rejection = refused.acceptor.primitive
+            assert rejection is not None
+            assert (rejection.result, rejection.result_source, rejection.diagnostic) == (2, 3, 2)
+        for association in (*flood[:3], *scanner[:2]):
+            association.release()
+        wait_until(lambda: ask(node.port, calling="CONSOLE").is_established, what="an association")
+
+
+def test_who_only_connects_keeps_nobody_out_and_is_let_go(tmp_path: Path) -> None:
+    with receiving(tmp_path, max_associations=4, acse_timeout_seconds=2) as node:
+        address = ("127.0.0.1", node.port)
+        silent = [socket.create_connection(address, timeout=10) for _ in range(4)]
+        fifth = ask(node.port, calling="SCANNER")
+        scanner = ask(node.port, calling="SCANNER", host="127.0.0.2")
+
+        assert not fifth.is_established
+        assert scanner.is_established
+        scanner.release()
+        for connection in silent:
+            with connection, suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
+        wait_until(lambda: echoscu(node.port).returncode == 0, what="an answer to an echo")
 
 
 # -- what is kept --------------------------------------------------------------------------------------------
@@ -514,19 +553,33 @@ def test_what_was_half_sent_when_the_sender_aborted_leaves_nothing(node: Node, t
 def test_a_pdu_longer_than_agreed_ends_the_connection_and_not_the_node(node: Node) -> None:
     with socket.create_connection(("127.0.0.1", node.port), timeout=10) as connection:
         connection.sendall(struct.pack(">BBL", 1, 0, 0x7FFFFFFF) + b"\0" * 1000)
-        with contextlib.suppress(ConnectionResetError):
+        with suppress(ConnectionResetError):
             assert connection.recv(1) == b""
 
     assert echoscu(node.port).returncode == 0
 
 
 def test_a_sender_that_falls_silent_within_a_pdu_is_let_go(tmp_path: Path) -> None:
-    with receiving(tmp_path, network_timeout_seconds=0.5) as node:
+    with receiving(tmp_path, acse_timeout_seconds=0.5) as node:
         with socket.create_connection(("127.0.0.1", node.port), timeout=10) as connection:
             connection.sendall(struct.pack(">BBL", 1, 0, 300) + b"\0" * 10)
-            with contextlib.suppress(ConnectionResetError):
+            with suppress(ConnectionResetError):
                 assert connection.recv(1) == b""
 
+        assert echoscu(node.port).returncode == 0
+
+
+def test_a_sender_whose_pdu_comes_in_drops_is_let_go(tmp_path: Path) -> None:
+    with receiving(tmp_path, acse_timeout_seconds=1) as node:
+        with socket.create_connection(("127.0.0.1", node.port), timeout=10) as connection:
+            connection.sendall(struct.pack(">BBL", 1, 0, 300))
+            began = time.monotonic()
+            with suppress(ConnectionError):
+                while time.monotonic() - began < 10:
+                    connection.sendall(b"\0")
+                    time.sleep(0.2)
+
+            assert time.monotonic() - began < 5
         assert echoscu(node.port).returncode == 0
 
 

@@ -1,6 +1,6 @@
 """Who may open an association: peers that call us by our name from where they may, while there is room."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pynetdicom.service_class import StorageServiceClass
@@ -20,6 +20,11 @@ class Rejection:
     source: int = 1
 
 
+def _busy(sentence: str) -> Rejection:
+    """Transient, by the provider, presentation related: a local limit is exceeded."""
+    return Rejection(result=2, source=3, reason=2, sentence=sentence)
+
+
 _CALLING_NOT_RECOGNISED = 3
 _CALLED_NOT_RECOGNISED = 7
 _FULL = Rejection(
@@ -31,15 +36,21 @@ _FULL = Rejection(
 
 
 class Admission:
-    """Admits or rejects, by ``peers.toml`` and the room that is left."""
+    """Admits or rejects, by ``peers.toml`` and the room that is left.
+
+    One peer has not all the associations to itself, so that a flood of one does not shut out the scanner.
+    """
 
     def __init__(self, configuration: Configuration, archive: Archive) -> None:
         self._configuration = configuration
         self._archive = archive
 
-    def admit(self, calling: str, called: str, host: str, proposed: Sequence[str]) -> PeerConfig | Rejection:
-        """Return the peer that calls, or why it is rejected. ``proposed``: its abstract syntaxes.
+    def admit(
+        self, calling: str, called: str, host: str, proposed: Sequence[str], open_by: Mapping[str, int]
+    ) -> PeerConfig | Rejection:
+        """Return the peer that calls, or why it is rejected.
 
+        ``proposed``: its abstract syntaxes; ``open_by``: how many associations each AE title has open.
         Raises StorageError.
         """
         if called != self._configuration.node.ae_title:
@@ -54,6 +65,12 @@ class Admission:
         if peer.hosts and host not in peer.hosts:
             sentence = f"peer {peer.name} may not call from this address"
             return Rejection(reason=_CALLING_NOT_RECOGNISED, sentence=sentence)
+        node = self._configuration.node
+        if sum(open_by.values()) >= node.max_associations:
+            return _busy(f"{node.max_associations} associations are open (max_associations)")
+        if open_by.get(calling, 0) >= node.max_associations_per_peer:
+            most = node.max_associations_per_peer
+            return _busy(f"peer {peer.name} has {most} associations open (max_associations_per_peer)")
         return _FULL if _only_stores(proposed) and self._archive.is_full else peer
 
     def _peer(self, calling: str) -> PeerConfig | None:

@@ -18,6 +18,7 @@ from gpnet_node.store.index import Index
 from gpnet_node.store.states import Arrival, AssociationOutcome
 
 _BATCH = 256
+_MOST_WAITING = 20_000
 _GATHER_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
 
@@ -65,6 +66,11 @@ class Indexer:
     def is_alive(self) -> bool:
         """Whether what arrives will be written: not before the start, nor after a bug or the stop."""
         return self._thread.is_alive()
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether what arrives will be written, and what waits for that is not too much to keep in memory."""
+        return self.is_alive and self._items.qsize() < _MOST_WAITING
 
     def arrived(self, association: Association, arrival: Arrival) -> None:
         """Note an instance that is safe in the archive."""

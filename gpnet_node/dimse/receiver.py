@@ -4,8 +4,10 @@ It decides who may do what. Success is answered to a C-STORE for what is safe.
 """
 
 import socket
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from socketserver import BaseServer
@@ -24,6 +26,7 @@ from gpnet_node.dimse import indexer
 from gpnet_node.dimse.admission import Admission, Rejection
 from gpnet_node.dimse.commitment import CommitmentDesk
 from gpnet_node.dimse.contexts import supported_contexts
+from gpnet_node.dimse.lobby import Lobby
 from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.query import QueryRetrieve, agreed
 from gpnet_node.dimse.tls import accept, calling
@@ -88,6 +91,7 @@ class Receiver:
         self._performed_steps = performed_steps
         self._commitments = commitments
         self._indexer = indexer.Indexer(index, owner=owner)
+        self._lobby = Lobby(configuration.node.max_associations)
         self._visits: dict[Association, _Visit] = {}
         self._lock = threading.Lock()
         self._server: ThreadedAssociationServer | None = None
@@ -107,7 +111,7 @@ class Receiver:
         _config.STORE_SEND_CHUNKED_DATASET = True  # what a C-GET sends goes out as it lies on the disk
         ae = AE(ae_title=self._node.ae_title)
         ae.maximum_pdu_size = self._node.max_pdu
-        ae.maximum_associations = self._node.max_associations
+        ae.maximum_associations = sys.maxsize  # Admission counts, and by peer
         ae.acse_timeout = self._node.acse_timeout_seconds
         ae.dimse_timeout = self._node.dimse_timeout_seconds
         ae.network_timeout = self._node.network_timeout_seconds
@@ -130,7 +134,10 @@ class Receiver:
                 ],
                 server_class=ThreadedAssociationServer,
                 request_handler=request_handler(
-                    self._open_spool, self._queries.serve, self._secure if self._node.tls.enabled else None
+                    self._open_spool,
+                    self._queries.serve,
+                    self._lobby,
+                    self._secure if self._node.tls.enabled else None,
                 ),
             )
         except OSError as exc:
@@ -214,7 +221,9 @@ class Receiver:
         host = association.requestor.address
         calling = request.calling_ae_title.strip()
         proposed = [str(context.abstract_syntax) for context in request.presentation_context_definition_list]
-        peer = self._admission.admit(calling, request.called_ae_title.strip(), host, proposed)
+        with self._lock:
+            open_by = Counter(visit.association.calling_ae for visit in self._visits.values())
+        peer = self._admission.admit(calling, request.called_ae_title.strip(), host, proposed, open_by)
         if isinstance(peer, Rejection):
             log.warning("an association was rejected", calling_ae=calling, host=host, why=peer.sentence)
             association.acse.send_reject(peer.result, peer.source, peer.reason)
@@ -299,8 +308,8 @@ class Receiver:
 
         Raises StorageError, UnreadableInstanceError or MismatchedInstanceError; then nothing is kept.
         """
-        if not self._indexer.is_alive:  # what is acknowledged must become known
-            raise StorageError("the index is not written at the moment")
+        if not self._indexer.takes_more:  # what is acknowledged must become known
+            raise StorageError("the index is not written at the moment, or far behind")
         announced = Announced(
             sop_class_uid=str(request.AffectedSOPClassUID),
             sop_instance_uid=str(request.AffectedSOPInstanceUID),

@@ -1,21 +1,24 @@
 """pynetdicom's acceptor with our socket and our place for data sets, by its own extension points.
 
-Four things differ from what pynetdicom does by itself: PDUs are read in as few calls as the network allows,
+Five things differ from what pynetdicom does by itself: PDUs are read in as few calls as the network allows,
 neither waited for nor read beyond reason; the data set of a C-STORE goes into a file instead of memory; what
-is sent waits for its turn in a queue of bounded length; queries and retrievals are answered by our own code.
+is sent waits for its turn in a queue of bounded length; queries and retrievals are answered by our own code;
+who connects and does not say who it is takes no place from others.
 """
 
 import contextlib
+import math
 import queue
 import select
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import (
@@ -33,6 +36,7 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
+from gpnet_node.dimse.lobby import Lobby
 from gpnet_node.dimse.requested import Query, Requested
 from gpnet_node.errors import ConfigurationError
 from gpnet_node.intake.spool import Identifier, Spool
@@ -60,13 +64,26 @@ log = get_logger(__name__)
 
 
 class BoundedSocket(AssociationSocket):
-    """Reads whole PDUs at once, with a limit on their length and on the wait for the rest of one."""
+    """Reads whole PDUs at once, with a limit on their length and on the wait for the rest of one.
+
+    The rest of the first has to come within the time for association control, that of others within the
+    network's, however many pieces it comes in.
+    """
 
     def __init__(self, assoc: Association, client_socket: socket.socket, bell: socket.socket) -> None:
         super().__init__(assoc, client_socket=client_socket)
         self._bell = bell  # can be read when something waits to be sent
-        client_socket.settimeout(assoc.network_timeout)
+        self._wait_at_most(assoc.acse_timeout)
         client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def introduced(self) -> None:
+        """The peer has said who it is: from now on it has the network's time."""
+        self._wait_at_most(self.assoc.network_timeout)
+
+    def _wait_at_most(self, seconds: float | None) -> None:
+        self._patience_seconds = math.inf if seconds is None else seconds
+        if self.socket is not None:
+            self.socket.settimeout(seconds)
 
     @property
     def ready(self) -> bool:
@@ -92,8 +109,10 @@ class BoundedSocket(AssociationSocket):
             raise OSError("the connection is closed")
         buffer = bytearray(nr_bytes)
         view = memoryview(buffer)
-        received = 0
+        received, began = 0, time.monotonic()
         while received < nr_bytes:
+            if received and time.monotonic() - began > self._patience_seconds:
+                raise TimeoutError("a PDU did not come to its end in time")
             count = self.socket.recv_into(view[received:])
             if count == 0:
                 view.release()
@@ -215,12 +234,13 @@ def _send_encoded(dul: DULServiceProvider) -> bool:
     return found or DULServiceProvider._process_recv_primitive(dul)
 
 
-def _run(dul: DULServiceProvider, outgoing: Outgoing) -> None:
-    """Do as pynetdicom does, and close the bell when nobody listens any more."""
+def _run(dul: DULServiceProvider, afterwards: Sequence[Callable[[], None]]) -> None:
+    """Do as pynetdicom does, and then what is to be done when nobody listens any more."""
     try:
         DULServiceProvider.run(dul)
     finally:
-        outgoing.hang_up()
+        for do in afterwards:
+            do()
 
 
 def _serve_request(
@@ -262,7 +282,7 @@ def _reason(exc: OSError | ConfigurationError) -> str:
 
 
 def request_handler(
-    open_spool: OpenSpool, serve: Serve, secure: Secure | None = None
+    open_spool: OpenSpool, serve: Serve, lobby: Lobby, secure: Secure | None = None
 ) -> type[RequestHandler]:
     """Return the handler of new connections for pynetdicom's server, which wants a class.
 
@@ -271,29 +291,43 @@ def request_handler(
 
     class Handler(RequestHandler):
         def handle(self) -> None:
-            if secure is not None:
-                try:
+            host = self.client_address[0]
+            if not lobby.enter(self, host):
+                log.warning("a connection was closed: too many of its host say nothing", host=host)
+                self.request.close()
+                return
+            try:
+                if secure is not None:
                     self.request = secure(self.request)
-                except (OSError, ConfigurationError) as exc:
-                    host, why = self.client_address[0], _reason(exc)
-                    log.warning("a connection has no TLS that counts", host=host, reason=why)
-                    self.request.close()
-                    return
+            except (OSError, ConfigurationError) as exc:
+                log.warning("a connection has no TLS that counts", host=host, reason=_reason(exc))
+                lobby.leave(self)
+                self.request.close()
+                return
             super().handle()
 
         def _create_association(self) -> Association:
             association = super()._create_association()
             association.dul.event_queue.get_nowait()  # the plain socket's announcement; ours makes its own
             outgoing = Outgoing(association.dul.is_alive)
-            association.dul.socket = BoundedSocket(association, self.request, outgoing.bell)
+            bounded = BoundedSocket(association, self.request, outgoing.bell)
+            association.dul.socket = bounded
             association.dul._run_loop_delay = _LOOP_SECONDS
-            association.dul.run = partial(_run, association.dul, outgoing)  # type: ignore[method-assign]
+            leave = partial(lobby.leave, self)
+            run = partial(_run, association.dul, (outgoing.hang_up, leave))
+            association.dul.run = run  # type: ignore[method-assign]
             association.dul.to_provider_queue = outgoing  # type: ignore[assignment]
             look = partial(_send_encoded, association.dul)
             association.dul._process_recv_primitive = look  # type: ignore[method-assign]
             association.dimse = SpoolingDimse(association, open_spool)
             serve_request = partial(_serve_request, serve, association)
             association._serve_request = serve_request  # type: ignore[method-assign]
+            for introduced in (leave, bounded.introduced):
+                association.bind(evt.EVT_REQUESTED, _without_event, [introduced])
             return association
 
     return Handler
+
+
+def _without_event(_: evt.Event, do: Callable[[], None]) -> None:
+    do()
