@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -27,7 +26,7 @@ from gpnet_node.node import BACKUP, Role, gpnet_segmenters
 from gpnet_node.results.content import Background
 from gpnet_node.results.identifiers import JobIdentity
 from gpnet_node.store.states import JobState
-from tests.factories import enhanced_mr, mr_series, spoil
+from tests.factories import enhanced_mr, mr_series
 from tests.nodes import RunningNode, configuration_of, running_node
 from tests.pallida import draw_head
 from tests.peers import echoscu, listens, storescu, wait_until
@@ -345,30 +344,3 @@ def test_no_role_but_the_worker_loads_torch() -> None:
 
 
 # -- logs ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.filterwarnings("ignore")  # pydicom's, on what is spoilt here
-def test_no_patient_data_reaches_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    patient: dict[str, Any] = {
-        "PatientName": "Geheim^Gerda",
-        "PatientID": "SECRET-4711",
-        "PatientBirthDate": "19610203",
-        "AccessionNumber": "ACC-98765",
-    }
-    head = draw_head(tmp_path / "series", **patient)
-    broken = draw_head(tmp_path / "broken", series="2", **patient).paths[0]
-    broken.write_bytes(broken.read_bytes()[:-100])
-    for path in head.paths[::2]:
-        spoil(path, "Geheim")
-    with running_node(configuration_of(tmp_path, log_level="debug")) as node:
-        association = associate(node.port)
-        assert association.send_c_store(broken).Status == 0xC000
-        association.release()
-        storescu(node.port, head.paths)
-        node.job(JobState.WRITTEN)
-    lines = capfd.readouterr().err
-
-    assert "an instance was refused" in lines
-    assert "a job ends" in lines
-    assert [value for value in patient.values() if value in lines] == []
-    assert "Geheim" not in lines
