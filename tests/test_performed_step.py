@@ -1,15 +1,12 @@
 """MPPS with pynetdicom as the scanner, and what it does for the completeness of a series."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydicom import Dataset, dcmread
-from pydicom.sequence import Sequence as Items
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
-from pynetdicom import AE
-from pynetdicom.association import Association
+from pydicom import Dataset
+from pydicom.uid import MRImageStorage, generate_uid
 from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[attr-defined]
 from sqlalchemy import select
 
@@ -20,10 +17,7 @@ from gpnet_node.store.steps import StepStatus
 from tests.factories import mr_series
 from tests.nodes import RunningNode, configuration_of, running_node
 from tests.peers import storescu, wait_until
-
-SCANNER = PeerConfig(
-    name="scanner", ae_title="SCANNER", may_store=True, may_report=True, accept_other_classes=True
-)
+from tests.performing import SCANNER, listing, report, scanner, step
 
 
 @pytest.fixture(scope="module")
@@ -40,53 +34,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
         yield node
 
 
-def scanner(node: RunningNode, calling: str = "SCANNER") -> Association:
-    ae = AE(ae_title=calling)
-    ae.add_requested_context(ModalityPerformedProcedureStep, ExplicitVRLittleEndian)
-    ae.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
-    return ae.associate("127.0.0.1", node.port, ae_title="GPNET")
-
-
-def step(status: str, images: Mapping[str, Sequence[str]] | None = None) -> Dataset:
-    attributes = Dataset()
-    attributes.PerformedProcedureStepStatus = status
-    attributes.PatientName = "SECRET^PATIENT"
-    if images is not None:
-        attributes.PerformedSeriesSequence = Items(map(_performed, images.items()))
-    return attributes
-
-
-def _performed(listed: tuple[str, Sequence[str]]) -> Dataset:
-    item = Dataset()
-    item.SeriesInstanceUID = listed[0]
-    item.ReferencedImageSequence = Items(map(_reference, listed[1]))
-    raw = _reference(generate_uid())  # raw data, which never comes here
-    item.ReferencedNonImageCompositeSOPInstanceSequence = Items([raw])
-    return item
-
-
-def _reference(uid: str) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = MRImageStorage, uid
-    return item
-
-
-def report(node: RunningNode, status: str, images: Mapping[str, Sequence[str]]) -> list[int]:
-    """A whole step; the two answers."""
-    association, uid = scanner(node), generate_uid()
-    begun, _ = association.send_n_create(step("IN PROGRESS"), ModalityPerformedProcedureStep, uid)
-    ended, _ = association.send_n_set(step(status, images), ModalityPerformedProcedureStep, uid)
-    association.release()
-    return [begun.Status, ended.Status]
-
-
 def new_series(folder: Path) -> list[Path]:
     return mr_series(folder, slices=12, SeriesInstanceUID=generate_uid())
-
-
-def listing(paths: Sequence[Path]) -> dict[str, list[str]]:
-    headers = [dcmread(path, stop_before_pixels=True) for path in paths]
-    return {headers[0].SeriesInstanceUID: [header.SOPInstanceUID for header in headers]}
 
 
 def decided(node: RunningNode, uid: str) -> tuple[SeriesState, str]:
@@ -106,7 +55,7 @@ def test_a_series_whose_listed_images_are_all_here_is_complete_at_once(
     paths = new_series(tmp_path)
     storescu(node.port, paths)
 
-    assert report(node, "COMPLETED", listing(paths)) == [0, 0]
+    assert report(node.port, "COMPLETED", listing(paths)) == [0, 0]
 
     state, sentence = decided(node, *listing(paths))
     assert state is SeriesState.COMPLETE
@@ -117,7 +66,7 @@ def test_images_that_come_after_the_list_complete_the_series(node: RunningNode, 
     paths = new_series(tmp_path)
     ((uid, images),) = listing(paths).items()
     storescu(node.port, paths[:7])
-    report(node, "COMPLETED", listing(paths))
+    report(node.port, "COMPLETED", listing(paths))
     wait_until(lambda: node.parts.index.versions(images[6]), what="the seventh image indexed")
     assert node.parts.index.series(uid).state is SeriesState.RECEIVING
 
@@ -131,7 +80,7 @@ def test_a_gap_in_what_the_scanner_calls_complete_is_told_at_once(node: RunningN
     kept = [*paths[:5], *paths[6:]]
     storescu(node.port, kept)
 
-    report(node, "COMPLETED", listing(kept))
+    report(node.port, "COMPLETED", listing(kept))
 
     state, sentence = decided(node, *listing(kept))
     assert state is SeriesState.INCOMPLETE
@@ -144,7 +93,7 @@ def test_images_that_nobody_listed_are_waited_for_as_without_a_list(
     """The scanner goes on after its step: each image more would otherwise be a decision and a job more."""
     paths = new_series(tmp_path)
     (uid,) = listing(paths)
-    report(node, "COMPLETED", listing(paths[:8]))
+    report(node.port, "COMPLETED", listing(paths[:8]))
     storescu(node.port, paths)
     wait_until(lambda: node.parts.index.versions(listing(paths)[uid][-1]), what="the last image indexed")
     time.sleep(2)  # four looks
@@ -159,7 +108,7 @@ def test_a_discontinued_step_is_said_so(node: RunningNode, tmp_path: Path) -> No
     paths = new_series(tmp_path)
     storescu(node.port, paths)
 
-    report(node, "DISCONTINUED", listing(paths))
+    report(node.port, "DISCONTINUED", listing(paths))
 
     state, sentence = decided(node, *listing(paths))
     assert state is SeriesState.COMPLETE
@@ -172,10 +121,10 @@ def test_a_list_that_comes_late_and_names_more_takes_the_decision_back(
     paths = new_series(tmp_path)
     (uid,) = listing(paths)
     storescu(node.port, paths[:8])
-    report(node, "COMPLETED", listing(paths[:8]))
+    report(node.port, "COMPLETED", listing(paths[:8]))
     assert decided(node, uid)[0] is SeriesState.COMPLETE
 
-    report(node, "COMPLETED", listing(paths))
+    report(node.port, "COMPLETED", listing(paths))
 
     series = node.parts.index.series(uid)
     assert (series.state, series.revision) == (SeriesState.RECEIVING, 2)
@@ -183,7 +132,7 @@ def test_a_list_that_comes_late_and_names_more_takes_the_decision_back(
 
 
 def test_an_ended_step_is_no_longer_changed(node: RunningNode) -> None:
-    association, uid = scanner(node), generate_uid()
+    association, uid = scanner(node.port), generate_uid()
     mpps = ModalityPerformedProcedureStep
     association.send_n_create(step("IN PROGRESS"), mpps, uid)
     association.send_n_set(step("COMPLETED", {}), mpps, uid)
@@ -207,7 +156,7 @@ def test_an_ended_step_is_no_longer_changed(node: RunningNode) -> None:
 def test_a_step_begins_in_progress_and_once(
     node: RunningNode, attributes: Dataset, uid: str | None, status: int
 ) -> None:
-    association = scanner(node)
+    association = scanner(node.port)
     named = generate_uid() if uid is None else uid or None
 
     answer, _ = association.send_n_create(attributes, ModalityPerformedProcedureStep, named)
@@ -217,7 +166,7 @@ def test_a_step_begins_in_progress_and_once(
 
 
 def test_a_step_that_nobody_began_cannot_be_changed(node: RunningNode) -> None:
-    association = scanner(node)
+    association = scanner(node.port)
 
     answer, _ = association.send_n_set(step("COMPLETED", {}), ModalityPerformedProcedureStep, generate_uid())
     association.release()
@@ -226,7 +175,7 @@ def test_a_step_that_nobody_began_cannot_be_changed(node: RunningNode) -> None:
 
 
 def test_who_may_not_report_is_not_offered_the_class(node: RunningNode) -> None:
-    association = scanner(node, "MUTE")
+    association = scanner(node.port, "MUTE")
 
     classes = {context.abstract_syntax for context in association.accepted_contexts}
     association.release()
@@ -235,7 +184,7 @@ def test_who_may_not_report_is_not_offered_the_class(node: RunningNode) -> None:
 
 
 def test_a_list_that_is_not_understood_is_refused_whole(node: RunningNode) -> None:
-    association, uid = scanner(node), generate_uid()
+    association, uid = scanner(node.port), generate_uid()
     mpps = ModalityPerformedProcedureStep
     association.send_n_create(step("IN PROGRESS"), mpps, uid)
 

@@ -69,9 +69,7 @@ def say_it_all(node: RunningNode, folder: Path) -> None:
     node.job(JobState.DELIVERED)
     for keys in (["PatientName=Geheim*"], ["PatientID=SECRET-4711"], ["PatientBirthDate=Geheim"]):
         queryscu("findscu", node.port, "-P", keys=["QueryRetrieveLevel=PATIENT", *keys])
-        queryscu(
-            "movescu", node.port, "-P", "-aem", "NOWHERE", keys=["QueryRetrieveLevel=PATIENT", *keys]
-        )
+        queryscu("movescu", node.port, "-P", "-aem", "NOWHERE", keys=["QueryRetrieveLevel=PATIENT", *keys])
     for asked in ("/studies?PatientName=Geheim*", "/studies?Geheim=Gerda", "/studies/Geheim/metadata"):
         ask(node.web_port, f"/dicom-web{asked}")
     ask(node.web_port, "/dicom-web/studies", method="POST", body=head.paths[0].read_bytes())

@@ -27,7 +27,7 @@ class Scale:
     images_of_study: int
 
 
-FULL = Scale(repeats=5, instances=200, small_instances=5000, series=3, studies=1000, images_of_study=100)
+FULL = Scale(repeats=5, instances=200, small_instances=10_000, series=3, studies=1000, images_of_study=100)
 
 
 @pytest.fixture(scope="session")

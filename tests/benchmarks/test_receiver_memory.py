@@ -1,4 +1,4 @@
-"""How much the receiver grows over 5,000 instances."""
+"""How much the receiver grows over 10,000 instances."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ FIRST = 200  # images of the series before which nothing is measured
 
 
 @pytest.mark.parametrize("length", [200, None], ids=["series of 200", "one series"])
-def test_the_receiver_grows_by_less_than_50_mb_over_5000_instances(
+def test_the_receiver_grows_by_less_than_50_mb_over_10000_instances(
     length: int | None, scale: Scale, figures: Figures, scratch: Path
 ) -> None:
     """Each series comes on an association of its own and is looked into when it is quiet, as in earnest.
