@@ -1,0 +1,1 @@
+"""A day of a busy scanner, pressed into minutes."""
