@@ -130,9 +130,12 @@ class Worker:
         except StorageError as exc:  # a full disk or a locked database may pass
             log.error("archive or database failed; the job is to be tried again", reason=str(exc))
             return self._jobs.try_again(job.uid, self._owner, reason=str(exc), now=self._clock())
+        except MemoryError as exc:  # others may need less of it later
+            log.error("out of memory; the job is to be tried again", exc_info=exc)
+            return self._jobs.try_again(job.uid, self._owner, reason="out of memory", now=self._clock())
 
     def _outcome(self, job: Job) -> Outcome:
-        """Run the pipeline and keep what it makes. Raises StorageError."""
+        """Run the pipeline and keep what it makes. Raises StorageError and MemoryError."""
         try:
             if job.refusal is not None:
                 raise NotEligibleError([job.refusal])
@@ -143,7 +146,7 @@ class Worker:
             return self._refused(job, JobState.NEEDS_REVIEW, f"self-check: {exc}")
         except InputError as exc:
             return self._refused(job, JobState.FAILED, str(exc))
-        except StorageError:
+        except (StorageError, MemoryError):
             raise
         except GpnetError as exc:
             log.error("a job fails", reason=str(exc))

@@ -76,6 +76,21 @@ class HeldSegmenter:
         return self._inner.segment(volume)
 
 
+class HungrySegmenter:
+    """Wants more memory than any machine has, while the file that says so is there."""
+
+    def __init__(self, hungry: Path) -> None:
+        self._hungry = hungry
+        self._inner = ThresholdSegmenter()
+        self.card = self._inner.card
+
+    def segment(self, volume: Volume) -> Segmentation:
+        """Label map on the volume's grid. Raises MemoryError."""
+        if self._hungry.exists():
+            np.zeros(1 << 60, np.uint8)
+        return self._inner.segment(volume)
+
+
 def threshold_segmenters(configuration: Configuration) -> Callable[[RouteConfig | None], Segmenter]:
     """For a node whose worker uses the threshold."""
     segmenter = ThresholdSegmenter()

@@ -163,12 +163,23 @@ def everything(head: Head, card: ModelCard) -> tuple[WrittenObject, ...]:
     return (*objects, written("refusal", write_refusal(head.paths, "slices 1-4 are missing", JOB)))
 
 
+@pytest.fixture(scope="module")
+def objects(results: Results, card: ModelCard) -> tuple[WrittenObject, ...]:
+    """Every object of every profile of each head."""
+    return everything(results.head, card)
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory, card: ModelCard) -> tuple[Head, dict[str, bytes]]:
+    """One head, and what is told of it, by name."""
+    head = draw_head(tmp_path_factory.mktemp("reports"))
+    return head, {it.name: it.content for it in everything(head, card)}
+
+
 @pytest.mark.parametrize("peer", ["dciodvfy of Debian", "dciodvfy of PyPI"])
 def test_dciodvfy_finds_no_fault_in_any_object_of_any_profile(
-    results: Results, card: ModelCard, tmp_path: Path, peer: str
+    objects: tuple[WrittenObject, ...], tmp_path: Path, peer: str
 ) -> None:
-    objects = everything(results.head, card)
-
     assert {it.kind for it in objects} == set(get_args(ObjectKind))
     for it in objects:
         said = run(peer, on_disk(it.content, tmp_path, f"{it.name}.dcm"))
@@ -188,30 +199,32 @@ def test_dciodvfy_finds_no_fault_in_any_object_of_any_profile(
 
 
 def test_dcentvfy_finds_source_and_results_in_one_study_of_one_patient(
-    results: Results, card: ModelCard, tmp_path: Path
+    results: Results, objects: tuple[WrittenObject, ...], tmp_path: Path
 ) -> None:
-    files = [on_disk(it.content, tmp_path, f"{it.name}.dcm") for it in everything(results.head, card)]
+    files = [on_disk(it.content, tmp_path, f"{it.name}.dcm") for it in objects]
 
     said = run("dcentvfy", *files, *results.head.paths)
 
     assert [line for line in (said.stdout + said.stderr).splitlines() if line.startswith("Error")] == []
 
 
-def test_pixelmed_finds_reports_and_note_to_follow_their_templates(card: ModelCard, tmp_path: Path) -> None:
-    objects = everything(draw_head(tmp_path / "series"), card)
+@pytest.mark.parametrize("name", ["sr", "refusal", "rejection"])
+def test_pixelmed_finds_reports_and_note_to_follow_their_templates(
+    reports: tuple[Head, dict[str, bytes]], tmp_path: Path, name: str
+) -> None:
+    said = run("DicomSRValidator", on_disk(reports[1][name], tmp_path, f"{name}.dcm"))
 
-    for it in (it for it in objects if it.name in ("sr", "refusal", "rejection")):
-        said = run("DicomSRValidator", on_disk(it.content, tmp_path, f"{it.name}.dcm"))
-        assert "Root Template Validation Complete" in said.stdout
-        assert [line for line in said.stdout.splitlines() if line.startswith("Error")] == []
+    assert "Root Template Validation Complete" in said.stdout
+    assert [line for line in said.stdout.splitlines() if line.startswith("Error")] == []
 
 
-def test_dsr2html_shows_the_reports_with_their_volumes(card: ModelCard, tmp_path: Path) -> None:
-    head = draw_head(tmp_path / "series")
-    objects = {it.name: it for it in everything(head, card)}
+def test_dsr2html_shows_the_reports_with_their_volumes(
+    reports: tuple[Head, dict[str, bytes]], card: ModelCard, tmp_path: Path
+) -> None:
+    head, told = reports
 
     pages = {
-        name: run("dsr2html", on_disk(objects[name].content, tmp_path, f"{name}.dcm")).stdout
+        name: run("dsr2html", on_disk(told[name], tmp_path, f"{name}.dcm")).stdout
         for name in ("sr", "refusal")
     }
 
@@ -243,10 +256,12 @@ def test_dcmqi_finds_each_segment_where_it_was_measured(results: Results, tmp_pa
             assert centre == pytest.approx(measured.centroid_mm, abs=0.01)
 
 
-def test_highdicom_reads_every_segment_of_every_form_back(results: Results, card: ModelCard) -> None:
+def test_highdicom_reads_every_segment_of_every_form_back(
+    results: Results, objects: tuple[WrittenObject, ...], card: ModelCard
+) -> None:
     labels = results.head.labels.labels
 
-    for it in (it for it in everything(results.head, card) if it.kind == "seg"):
+    for it in (it for it in objects if it.kind == "seg"):
         seg = hd.seg.segread(BytesIO(it.content))
         volume = seg.get_volume(combine_segments=True, allow_missing_positions=True)
         assert set(seg.segment_numbers) == {structure.number for structure in card.structures}

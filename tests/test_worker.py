@@ -29,7 +29,13 @@ from gpnet_node.worker import Worker
 from tests.nodes import configuration_of
 from tests.pallida import draw_head
 from tests.peers import wait_until
-from tests.segmenters import DoubtfulSegmenter, HeldSegmenter, ThresholdSegmenter, segmentation
+from tests.segmenters import (
+    DoubtfulSegmenter,
+    HeldSegmenter,
+    HungrySegmenter,
+    ThresholdSegmenter,
+    segmentation,
+)
 from tests.stores import keep
 
 
@@ -410,6 +416,20 @@ def test_storage_that_fails_for_a_while_costs_an_attempt_and_not_the_job(tmp_pat
 
         assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 1)
         assert waiting.reason.startswith("archive ")
+        assert at.job(job).state is JobState.WRITTEN
+
+
+def test_memory_that_is_short_for_a_while_costs_an_attempt_and_not_the_job(tmp_path: Path) -> None:
+    hungry = tmp_path / "hungry"
+    hungry.touch()
+    with bench(tmp_path, HungrySegmenter(hungry)) as at:
+        job = at.queue(draw_head(tmp_path / "series").paths)
+        at.work()
+        waiting = at.job(job)
+        hungry.unlink()
+        at.work()
+
+        assert (waiting.state, waiting.attempts, waiting.reason) == (JobState.QUEUED, 1, "out of memory")
         assert at.job(job).state is JobState.WRITTEN
 
 

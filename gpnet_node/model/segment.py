@@ -60,8 +60,15 @@ class GPNetSegmenter:
     def segment(self, volume: Volume) -> Segmentation:
         """Label map with the card's structure numbers, probabilities and quality.
 
-        Raises NoPallidumError when a side is not inside, or for the most part beyond the volume.
+        Raises NoPallidumError when a side is not inside, or for the most part beyond the volume, and
+        MemoryError.
         """
+        try:
+            return self._segmented(volume)
+        except torch.OutOfMemoryError as exc:
+            raise MemoryError("too little of the device's memory is free") from exc
+
+    def _segmented(self, volume: Volume) -> Segmentation:
         image = as_image(volume)
         centres_mm = find_centres(image, self._localiser, self._device)
         labels = np.zeros(volume.voxels.shape, np.uint8)
