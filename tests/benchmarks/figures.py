@@ -77,11 +77,12 @@ def compared(
     *,
     better: Literal["more", "less"],
     aim: str = "",
+    at_least: float = 1,
 ) -> Figure:
-    """Compare medians with a peer's; with an aim, the line says whether we do at least as well."""
+    """Compare medians with a peer's; with an aim, the line says whether the ratio is ``at_least`` so much."""
     mine, other = statistics.median(ours), statistics.median(theirs)
     ratio = mine / other if better == "more" else other / mine
-    bar = Bar(words=f"aim: {aim}", met=ratio >= 1, hard=False) if aim else None
+    bar = Bar(words=f"aim: {aim}", met=ratio >= at_least, hard=False) if aim else None
     return Figure(what=what, unit=unit, ours=ours, peer=peer, theirs=theirs, ratio=ratio, bar=bar)
 
 
