@@ -39,9 +39,10 @@ class Remover:
         before = self._node.retention.before(self._clock())
         if before is None:
             return
+        holders = list(self._holders)
         for series_uid in self._retention.expired(before):
             expired = self._retention.look(series_uid, before)
-            if expired is not None and self._may_go(expired):
+            if expired is not None and self._may_go(expired, holders):
                 self._remove(expired, before)
             if stop.wait(_PAUSE_SECONDS):
                 return
@@ -59,20 +60,23 @@ class Remover:
             bytes=freed,
         )
 
-    def _may_go(self, expired: Expired) -> bool:
-        """Whether nothing of it was promised, or a peer holds all that was."""
+    def _may_go(self, expired: Expired, holders: list[PeerConfig]) -> bool:
+        """Whether nothing of it was promised, or a peer holds all that was. Who does not answer is let be."""
         if not expired.promised:
             return True
-        return any(self._holds(peer, expired.promised) for peer in self._holders)
+        for peer in tuple(holders):
+            try:
+                if self._holds(peer, expired.promised):
+                    return True
+            except PeerError as exc:
+                holders.remove(peer)
+                log.warning("a peer cannot be asked what it holds", peer=peer.name, reason=str(exc))
+        return False
 
     def _holds(self, peer: PeerConfig, promised: Mapping[str, Path]) -> bool:
-        """Query for the first, and for the others only where that is found."""
+        """Query for the first, and for the others only where that is found. Raises PeerError."""
         uids = list(promised)
-        try:
-            return self._finds(peer, promised, uids[:1]) and self._finds(peer, promised, uids[1:])
-        except PeerError as exc:
-            log.warning("a peer could not be asked what it holds", peer=peer.name, reason=str(exc))
-            return False
+        return self._finds(peer, promised, uids[:1]) and self._finds(peer, promised, uids[1:])
 
     def _finds(self, peer: PeerConfig, promised: Mapping[str, Path], uids: Sequence[str]) -> bool:
         if not uids:

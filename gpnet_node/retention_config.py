@@ -5,16 +5,14 @@ from typing import Self
 
 from pydantic import model_validator
 
-from gpnet_node.section import Positive, Section
+from gpnet_node.section import Positive, Section, Texts
 
 
 class RetentionConfig(Section):
     """Without ``keep_days`` nothing is ever removed."""
 
     keep_days: Positive | None = None  # after a series was last received or worked on
-    found_at: tuple[
-        str, ...
-    ] = ()  # names of peers, one of which must hold what this node has promised to keep
+    found_at: Texts = ()  # names of peers, one of which must hold what this node has promised to keep
 
     @model_validator(mode="after")
     def _found_at_needs_days(self) -> Self:

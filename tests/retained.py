@@ -98,13 +98,13 @@ class Store:
         self.index.record([replace(it, association_id=number) for it in arrivals])
         self.index.close_association(number, AssociationOutcome.RELEASED, now=at)
 
-    def another(self) -> str:
-        """Receive another series of the same study today."""
-        return self.receive(mr_series(self.folder / "other", slices=2, series="2"))
+    def another(self, *, at: datetime | None = None) -> str:
+        """Receive another series of the same study; its UID."""
+        return self.receive(mr_series(self.folder / "other", slices=2, series="2"), at=at)
 
-    def settle(self, state: SeriesState = SeriesState.COMPLETE) -> None:
-        """Bring the series to a state."""
-        row = self.index.series(self.series)
+    def settle(self, state: SeriesState = SeriesState.COMPLETE, *, series: str | None = None) -> None:
+        """Bring the series, or another, to a state."""
+        row = self.index.series(series or self.series)
         with writing(self.engine) as connection:
             assert set_state(connection, row, state, revision=row.revision, sentence="so", now=LONG_AGO)
 
