@@ -15,7 +15,7 @@ from gpnet_node.errors import PeerError
 from gpnet_node.log import get_logger
 from gpnet_node.store.retention import Expired, Retention
 
-_PAUSE_SECONDS = 0.2  # between two series, for those who wait for the database
+_PAUSE_SECONDS = 0.2  # between two transactions, for those who wait for the database
 
 log = get_logger(__name__)
 
@@ -46,7 +46,9 @@ class Remover:
                 self._remove(expired, before)
             if stop.wait(_PAUSE_SECONDS):
                 return
-        self._retention.forget(before)
+        for _ in self._retention.forget(before):
+            if stop.wait(_PAUSE_SECONDS):
+                return
 
     def _remove(self, expired: Expired, before: datetime) -> None:
         freed = self._retention.remove(expired, before)

@@ -14,9 +14,9 @@ from sqlalchemy import event
 
 from gpnet_node.errors import StorageError
 from gpnet_node.store.reindex import reindex
-from gpnet_node.store.removal import noted, removing
+from gpnet_node.store.removal import noted
 from gpnet_node.store.states import Arrival, JobState, SeriesState
-from tests.factories import rewrite
+from tests.factories import mr_series, rewrite
 from tests.retained import BEFORE, Store
 from tests.stores import keep
 
@@ -171,19 +171,23 @@ def test_an_image_that_came_again_and_was_not_noted_when_all_died_is_found(
 # -- what else is at work ------------------------------------------------------------------------------------
 
 
-def test_nothing_is_removed_while_the_index_is_filled_up(
-    done_with: Done,
-    tmp_path: Path,
-) -> None:
+def test_nothing_is_removed_while_the_index_is_filled_up(done_with: Done, tmp_path: Path) -> None:
     store = done_with(tmp_path / "store")
-    with removing(store.archive):
-        courier = threading.Thread(target=store.remove)
+    other = mr_series(tmp_path / "other", slices=1, series="2")
+    keep(store.archive, *other)  # the index lacks it
+    courier = threading.Thread(target=store.remove)
+    seen = []
+
+    def meanwhile(_done: int, _total: int) -> None:
         courier.start()
         courier.join(0.3)
-        assert (courier.is_alive(), len(store.listed())) == (True, len(store.sent) + 2)
+        seen.append((courier.is_alive(), len(store.listed())))
+
+    reindex(store.archive, store.index, now=datetime.now(UTC), progress=meanwhile)
     courier.join()
 
-    assert (store.files(), store.rows(), store.listed()) == NOTHING
+    assert seen == [(True, len(store.sent) + len(other) + 2)]
+    assert len(store.listed()) == len(store.index.paths()) == len(other)
 
 
 def test_an_index_that_was_lost_in_the_midst_of_a_removal_is_filled_up_without_it(

@@ -1,6 +1,6 @@
 """Which series are old and done with, and how they leave: rows from here, files by ``store.removal``."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -48,7 +48,7 @@ from gpnet_node.store.states import DebtState, JobState, SeriesState
 # Nothing is left to do for a job in one of these; of the last two nothing leaves, whatever they owe.
 _DONE = (JobState.DELIVERED, JobState.CONFIRMED, JobState.REJECTED)
 _DROPPED = (JobState.SUPERSEDED, JobState.CANCELLED)
-_ROWS_AT_ONCE = 5  # deleting an association looks through all instances
+_ROWS_AT_ONCE = 2  # deleting an association looks through all instances
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,10 +127,10 @@ class Retention:
         with removing(self._archive):
             return sum(map(self._carry_out, noted(self._archive)))
 
-    def forget(self, before: datetime) -> None:
+    def forget(self, before: datetime) -> Iterator[None]:
         """Delete what is told of nothing that is here, and is old: promises, steps (MPPS), associations.
 
-        A few rows in each transaction. Raises StorageError.
+        Yields after each transaction, so that others can have the database. Raises StorageError.
         """
         transaction, step = commitments.c.transaction_uid, performed_steps.c.uid
         named = commitment_instances.c.sop_instance_uid
@@ -140,13 +140,15 @@ class Retention:
         )
         kept = exists().where(commitment_instances.c.transaction_uid == transaction, held)
         told = and_(commitments.c.state != DebtState.OWED, commitments.c.asked_at < before)
-        self._forget(transaction, and_(told, ~kept), commitment_instances.c.transaction_uid)
+        yield from self._forget(transaction, and_(told, ~kept), commitment_instances.c.transaction_uid)
         listed = exists().where(listed_images.c.step_uid == step, listed_images.c.series_uid == series.c.uid)
-        self._forget(step, and_(performed_steps.c.updated_at < before, ~listed), listed_images.c.step_uid)
+        yield from self._forget(
+            step, and_(performed_steps.c.updated_at < before, ~listed), listed_images.c.step_uid
+        )
         touching = associations.c.id.in_(select(series_associations.c.association_id))
-        self._forget(associations.c.id, and_(associations.c.closed_at < before, ~touching))
+        yield from self._forget(associations.c.id, and_(associations.c.closed_at < before, ~touching))
 
-    def _forget(self, key: Column[Any], old: ColumnElement[bool], *children: Column[Any]) -> None:
+    def _forget(self, key: Column[Any], old: ColumnElement[bool], *children: Column[Any]) -> Iterator[None]:
         with reading(self._engine) as connection:
             keys = list(connection.scalars(select(key).where(old)))
         for first in range(0, len(keys), _ROWS_AT_ONCE):
@@ -155,6 +157,7 @@ class Retention:
                 found = list(connection.scalars(still))
                 for column in (*children, key):
                     connection.execute(delete(column.table).where(column.in_(found)))
+            yield
 
     def _conditions(self, before: datetime) -> tuple[ColumnElement[bool], ...]:
         """What is asked of a series: it is old, it is decided, and nothing is left to do for it."""
