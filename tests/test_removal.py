@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from gpnet_node.errors import StorageError
 from gpnet_node.store.reindex import reindex
 from gpnet_node.store.removal import noted
 from gpnet_node.store.states import Arrival, JobState, SeriesState
@@ -168,6 +167,15 @@ def test_an_image_that_came_again_and_was_not_noted_when_all_died_is_found(
         assert store.remove() is None
 
 
+def kill_before_the_first_file_goes(store: Store) -> None:
+    def unlink(*_: object, **__: object) -> None:
+        raise KilledError
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(os, "unlink", unlink)
+        store.remove()
+
+
 # -- what else is at work ------------------------------------------------------------------------------------
 
 
@@ -195,9 +203,7 @@ def test_an_index_that_was_lost_in_the_midst_of_a_removal_is_filled_up_without_i
     tmp_path: Path,
 ) -> None:
     store = done_with(tmp_path / "store")
-    total = steps_of_a_removal(done_with(tmp_path / "counted"))
-    with acting_at(store, total - 8, killed), pytest.raises(KilledError):
-        store.remove()
+    kill_before_the_first_file_goes(store)
     assert (len(noted(store.archive)), store.rows()) == (1, {})
 
     found = reindex(store.archive, store.index, now=datetime.now(UTC))
@@ -205,15 +211,19 @@ def test_an_index_that_was_lost_in_the_midst_of_a_removal_is_filled_up_without_i
     assert (found.added, found.unreadable, store.rows()) == (0, (), {})
 
 
-def test_a_note_that_is_damaged_stops_the_removal_and_is_named(
-    done_with: Done,
-    tmp_path: Path,
+def test_a_note_that_is_damaged_is_told_and_put_aside_and_its_files_stay(
+    done_with: Done, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = done_with(tmp_path / "store")
-    (store.archive.root / "removals" / "1.2.json").write_text("{")
+    kill_before_the_first_file_goes(store)
+    (note,) = (store.archive.root / "removals").glob("*.json")
+    note.write_text(note.read_text()[:-20])
 
-    with pytest.raises(StorageError, match=r"1\.2\.json is damaged: move it away"):
-        store.retention.finish()
+    store.restart(receiver_first=True)
+
+    assert "damaged and put aside" in capsys.readouterr().out
+    assert note.with_suffix(".damaged").is_file()
+    assert len(store.index.instances(store.series)) == len(store.sent)
 
 
 def test_a_file_that_is_not_there_any_more_holds_nothing_up(

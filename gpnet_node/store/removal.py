@@ -18,10 +18,13 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gpnet_node.errors import StorageError
+from gpnet_node.log import get_logger
 from gpnet_node.store.archive import Archive, locked
 from gpnet_node.store.backup import sync
 
 _NOTES = "removals"
+
+log = get_logger(__name__)
 
 
 class Removal(BaseModel):
@@ -57,14 +60,18 @@ def note(archive: Archive, removal: Removal) -> None:
 
 
 def noted(archive: Archive) -> tuple[Removal, ...]:
-    """Return what is being removed. Raises StorageError."""
+    """Return what is being removed. Raises StorageError.
+
+    One that is damaged is put aside: the files of which it spoke stay, and the next ``reindex`` finds them.
+    """
     found = []
     with _translated(archive.root):
         for path in sorted((archive.root / _NOTES).glob("*.json")):
             try:
                 found.append(Removal.model_validate_json(path.read_text(encoding="utf-8")))
-            except (ValidationError, UnicodeDecodeError) as exc:
-                raise StorageError(f"{path} is damaged: move it away, what it names stays") from exc
+            except (ValidationError, UnicodeDecodeError):
+                path.rename(path.with_suffix(".damaged"))
+                log.error("a note of what was being removed is damaged and put aside", path=str(path))
     return tuple(found)
 
 
