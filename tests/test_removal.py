@@ -171,9 +171,10 @@ def kill_before_the_first_file_goes(store: Store) -> None:
     def unlink(*_: object, **__: object) -> None:
         raise KilledError
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "unlink", unlink)
-        store.remove()
+        with pytest.raises(KilledError):
+            store.remove()
 
 
 # -- what else is at work ------------------------------------------------------------------------------------
