@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from gpnet_node.eligibility import EligibilityConfig
 from gpnet_node.errors import ConfigurationError
 from gpnet_node.result_profile import BINARY, USUAL_PROFILE, ObjectKind, ResultProfile, SegForm
+from gpnet_node.retention_config import RetentionConfig
 from gpnet_node.section import Count, Name, Positive, Section
 from gpnet_node.tls_config import TlsConfig
 from gpnet_node.toml_file import KeyPath, TomlFile
@@ -99,6 +100,7 @@ class NodeConfig(Section):
     log_format: Literal["json", "console"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     retry: RetryConfig = RetryConfig()
+    retention: RetentionConfig = RetentionConfig()
     tls: TlsConfig = TlsConfig()
     web: WebConfig = WebConfig()
 
@@ -238,6 +240,9 @@ class Configuration(Section):
         yield from _repeated(PEERS_FILE, "peer", "ae_title", callers)
         yield from _repeated(ROUTES_FILE, "route", "name", dict(enumerate(r.name for r in self.routes)))
         reachable = {p.name for p in self.peers if p.is_destination}
+        for name in self.node.retention.found_at:
+            if name not in reachable:
+                yield NODE_FILE, ("retention", "found_at"), _unreachable(name, self.peers)
         for index, route in enumerate(self.routes):
             for name in route.destinations:
                 if name not in reachable:

@@ -163,6 +163,8 @@ def overview(seen: Overview) -> RenderableType:
     for event in seen.history:
         history.add_row(f"{event.at.astimezone():%Y-%m-%d %H:%M:%S}", Text(event.sentence))
     free = Text(f"{seen.free_bytes / 1e9:.1f} GB free for the archive", style="dim")
+    if seen.retention:
+        free.append(f"; {seen.retention}")
     return Group(series, jobs, debts, *([history] if seen.history else []), free)
 
 

@@ -27,7 +27,7 @@ FIELDS = frozenset(
         *("instance", "sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "version", "object"),
         *("association_id", "calling_ae", "called_ae", "host", "port", "peer", "status", "outcome"),
         *("state", "reason", "why", "warning", "attempt", "attempts", "next_attempt_at"),
-        *("count", "total", "completed", "failed", "kept", "refused", "waiting"),
+        *("count", "total", "completed", "failed", "kept", "refused", "waiting", "instances", "jobs"),
         *("seconds", "bytes", "free_bytes"),
     }
 )

@@ -29,6 +29,7 @@ from gpnet_node.dimse.receiver import Receiver
 from gpnet_node.errors import ConfigurationError, DamagedDatabaseError, StorageError
 from gpnet_node.log import get_logger
 from gpnet_node.pipeline import Segmenter
+from gpnet_node.retention import Remover
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.backup import back_up
 from gpnet_node.store.catalogue import Catalogue
@@ -39,10 +40,12 @@ from gpnet_node.store.jobs import Jobs
 from gpnet_node.store.mending import is_damaged, mend
 from gpnet_node.store.outbox import Outbox
 from gpnet_node.store.reindex import reindex
+from gpnet_node.store.retention import Retention
 from gpnet_node.store.steps import Steps
 from gpnet_node.worker import Worker
 
 _LOOK_SECONDS = 0.5
+_RETENTION_SECONDS = 3600.0
 _SHARE_OF_DRAIN = 0.7  # what open associations get of the drain time; the rest is for the index
 BACKUP = "backup/node.sqlite"  # relative to the archive
 
@@ -60,7 +63,7 @@ class Role(StrEnum):
     WORKER = "worker"
     """Segments one series after the other."""
     COURIER = "courier"
-    """Sends the results, and backs up the database."""
+    """Sends the results, backs up the database, and removes what is old."""
     WEB = "web"
     """Answers DICOMweb; played where ``[web]`` in node.toml is enabled."""
 
@@ -78,6 +81,7 @@ class Parts:
     jobs: Jobs
     outbox: Outbox
     commitments: Commitments
+    retention: Retention
     owner: str
 
 
@@ -125,10 +129,12 @@ def attach(configuration: Configuration, *, owner: str) -> Parts:
 
 def _parts(configuration: Configuration, engine: Engine, owner: str) -> Parts:
     node = configuration.node
+    archive = Archive(node.archive, reserve_bytes=node.min_free_bytes)
+    confirming = [peer.name for peer in configuration.peers if peer.confirm]
     return Parts(
         configuration=configuration,
         engine=engine,
-        archive=Archive(node.archive, reserve_bytes=node.min_free_bytes),
+        archive=archive,
         index=Index(engine),
         catalogue=Catalogue(engine),
         steps=Steps(engine),
@@ -140,6 +146,7 @@ def _parts(configuration: Configuration, engine: Engine, owner: str) -> Parts:
         ),
         outbox=Outbox(engine, retry=node.retry, chance=SystemRandom().random),
         commitments=Commitments(engine, node.archive, retry=node.retry, chance=SystemRandom().random),
+        retention=Retention(engine, archive, confirming=confirming),
         owner=owner,
     )
 
@@ -299,6 +306,8 @@ def _deliver(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None
     )
     backup = threading.Thread(target=_back_up, args=(parts, stop), name="backup", daemon=True)
     backup.start()
+    retention = threading.Thread(target=_retain, args=(parts, stop), name="retention", daemon=True)
+    retention.start()
     log.info("ready", role=Role.COURIER)
     on_ready(None)
     courier.run(stop, poll_seconds=_LOOK_SECONDS)
@@ -342,3 +351,14 @@ def _back_up(parts: Parts, stop: threading.Event) -> None:
             back_up(parts.engine, path)
         except StorageError as exc:
             log.error("the database could not be backed up", reason=str(exc))
+
+
+def _retain(parts: Parts, stop: threading.Event) -> None:
+    """Remove what is old, at the start and then hourly."""
+    remover = Remover(configuration=parts.configuration, retention=parts.retention, clock=now)
+    while not stop.is_set():
+        try:
+            remover.go_round(stop)
+        except StorageError as exc:
+            log.error("what is old could not be removed; trying again", reason=str(exc))
+        stop.wait(_RETENTION_SECONDS)

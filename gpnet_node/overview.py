@@ -38,6 +38,7 @@ class Overview:
     debts: tuple[Debt, ...]
     history: tuple[SeriesEvent | JobEvent, ...]
     free_bytes: int
+    retention: str | None  # what becomes of what is old; None: it is kept for good
 
 
 def look(parts: Parts, *, uid: str | None, limit: int) -> Overview:
@@ -61,7 +62,27 @@ def look(parts: Parts, *, uid: str | None, limit: int) -> Overview:
         debts=tuple(debt for job in jobs for debt in parts.outbox.of_job(job.uid)),
         history=history,
         free_bytes=parts.archive.free_bytes(),
+        retention=_retention(parts),
     )
+
+
+def _retention(parts: Parts) -> str | None:
+    kept = parts.configuration.node.retention
+    before = kept.before(now())
+    if before is None:
+        return None
+    due = parts.retention.due(before)
+    sentence = f"of what is older than {kept.keep_days:g} days, {due.expired} series go within the hour"
+    sentence += (
+        f", {due.unfinished} stay: something is left to do for them, or was done since"
+        if due.unfinished
+        else ""
+    )
+    if due.promised:
+        holders = ", ".join(kept.found_at)
+        until = f"until they are found at {holders}" if holders else "for good"
+        sentence += f", {due.promised} are kept safe for a peer {until}"
+    return sentence
 
 
 def _one(
@@ -86,6 +107,7 @@ def as_json(seen: Overview) -> dict[str, Any]:
         "outbox": [_plain(asdict(debt)) for debt in seen.debts],
         "history": [_plain(asdict(event)) for event in seen.history],
         "free_bytes": seen.free_bytes,
+        "retention": seen.retention,
     }
 
 

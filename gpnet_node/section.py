@@ -5,11 +5,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _from_array(values: object) -> object:
+    return tuple(values) if isinstance(values, list) else values
+
 
 Range = tuple[float, float]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+# TOML has arrays alone; within ``node.toml`` they come as lists.
+Texts = Annotated[tuple[str, ...], BeforeValidator(_from_array)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from gpnet_node.section import Section, faults_of_files
+from gpnet_node.section import Section, Texts, faults_of_files
 
 _FILES = ("token_file", "tls_certificate", "tls_key", "client_ca")
 _SECRET = ("token_file", "tls_key")  # for the node's own account alone
@@ -29,7 +29,7 @@ class WebConfig(Section):
     host: str = "127.0.0.1"  # the address to listen on
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     url: str | None = None  # how clients reach /dicom-web, where a proxy stands before the node
-    allowed_origins: tuple[str, ...] = ()  # other web pages that may ask (CORS), such as a viewer's
+    allowed_origins: Texts = ()  # other web pages that may ask (CORS), such as a viewer's
     may_store: bool = False  # whether STOW-RS is open to who may ask
     max_parts: Annotated[int, Field(ge=1)] = 20_000  # instances in one STOW-RS request
 
@@ -58,12 +58,6 @@ class WebConfig(Section):
         if url is not None and not _is_web_address(url):
             raise ValueError("it begins with http:// or https:// and names a host")
         return url.rstrip("/") if url else None
-
-    @field_validator("allowed_origins", mode="before")
-    @classmethod
-    def _from_array(cls, origins: object) -> object:
-        """TOML has arrays alone; within ``node.toml`` they come here as lists."""
-        return tuple(origins) if isinstance(origins, list) else origins
 
     @field_validator("allowed_origins")
     @classmethod

@@ -93,6 +93,23 @@ def test_relative_paths_count_from_the_folder_of_the_file_and_the_database_from_
     assert node.model_weights == tmp_path / "models"
 
 
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        (
+            'keep_days = 90\nfound_at = ["archive"]\n',
+            "line 5: retention.found_at: there is no peer 'archive'",
+        ),
+        ('found_at = ["pacs"]\n', "line 3: retention: found_at needs keep_days"),
+        ("keep_days = 0\n", "line 4: retention.keep_days: "),
+    ],
+)
+def test_a_retention_that_cannot_be_meant_is_told_with_its_line(
+    tmp_path: Path, section: str, told: str
+) -> None:
+    assert told in fault(config_folder(tmp_path, node=f"[retention]\n{section}"))
+
+
 def test_an_absolute_database_path_is_left_as_it_is(tmp_path: Path) -> None:
     assert load(config_folder(tmp_path, node='database = "/var/x.sqlite"')).node.database == Path(
         "/var/x.sqlite"

@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 from gpnet_node.config import PeerConfig
-from gpnet_node.overview import check
+from gpnet_node.node import build
+from gpnet_node.overview import check, look
+from gpnet_node.retention_config import RetentionConfig
 from gpnet_node.web_config import WebConfig
 from tests.nodes import configuration_of
+from tests.stores import arrival
 
 TOKENS = Path("web.tokens")
 
@@ -37,6 +40,19 @@ TOKENS = Path("web.tokens")
 )
 def test_check_says_where_dicomweb_is_and_who_may_ask(tmp_path: Path, web: WebConfig, told: str) -> None:
     assert check(configuration_of(tmp_path, web=web), echo=False)["web"] == told
+
+
+def test_what_becomes_of_the_old_is_told_where_it_is_not_kept_for_good(tmp_path: Path) -> None:
+    plain = build(configuration_of(tmp_path), owner="test")
+    keeping = configuration_of(tmp_path, retention=RetentionConfig(keep_days=30))
+    parts = build(keeping, owner="test")
+    parts.index.record([arrival()])  # in 2024; it is still being received
+
+    assert look(plain, uid=None, limit=1).retention is None
+    assert look(parts, uid=None, limit=1).retention == (
+        "of what is older than 30 days, 0 series go within the hour, "
+        "1 stay: something is left to do for them, or was done since"
+    )
 
 
 def test_check_names_every_right_of_a_peer(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.index import Index
-from gpnet_node.store.reindex import reindex
+from gpnet_node.store.reindex import as_kept, reindex
 from gpnet_node.store.states import SeriesState
+from gpnet_node.store.versions import data_set_digest
 from tests.factories import mr_series
 from tests.stores import keep, new_archive, new_database
 
@@ -110,3 +114,16 @@ def test_progress_ends_at_the_number_of_missing_instances(tmp_path: Path) -> Non
     reindex(archive, Index(new_database(tmp_path)), now=NOW, progress=lambda *numbers: told.append(numbers))
 
     assert told == [(3, 3)]
+
+
+def test_what_came_again_otherwise_encoded_is_noted_as_it_is_kept(tmp_path: Path) -> None:
+    archive = new_archive(tmp_path)
+    (path,) = mr_series(tmp_path / "sent", slices=1)
+    first = keep(archive, path)
+    again = replace(first, transfer_syntax_uid=ImplicitVRLittleEndian, sha256="0" * 64, received_at=NOW)
+
+    noted = as_kept(archive.root, again)
+
+    assert noted.transfer_syntax_uid == ExplicitVRLittleEndian
+    assert (noted.sha256, noted.size_bytes) == data_set_digest(archive.root / first.path)
+    assert (noted.received_at, noted.calling_ae) == (NOW, "SCANNER")

@@ -34,6 +34,7 @@ from gpnet_node.intake.spool import Spool
 from gpnet_node.results.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.header import header_of
+from gpnet_node.store.reindex import as_kept
 from gpnet_node.store.states import Arrival
 
 IMAGE_CLASSES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
@@ -117,7 +118,7 @@ def keep(
         raise MismatchedInstanceError("the image has no pixel data")
     check(header)
     kept = archive.keep(file, announced.sop_instance_uid)
-    return Arrival(
+    arrival = Arrival(
         header=header_of(header),
         version=kept.version,
         transfer_syntax_uid=str(announced.transfer_syntax),
@@ -128,3 +129,4 @@ def keep(
         association_id=None,
         calling_ae=announced.sender,
     )
+    return arrival if kept.new else as_kept(archive.root, arrival)

@@ -1,14 +1,16 @@
-"""The archive: files that are safe on the disk, and never change.
+"""The archive: files that are safe on the disk, whose bytes never change while they are there.
 
 A file is written under ``tmp/``, synchronised, linked to its name, and the folder that holds the name is
-synchronised: only then does it count. A name once given is never given to other bytes. After a failed fsync
-the kernel may have dropped what it could not write and call the next one a success, so the file is discarded.
+synchronised: only then does it count. After a failed fsync the kernel may have dropped what it could not
+write and call the next one a success, so the file is discarded. A file dates from when it was last received;
+only ``store.removal`` takes one away.
 
 ::
 
     instances/<2 hex digits>/<SOP Instance UID>.<version>.dcm     as received, PS3.10
     results/<job>/<name>                                           as written here
     tmp/incoming/, tmp/stow/, tmp/results/                         unfinished, removed at their role's start
+    removals/<series>.json                                         what is being removed (store.removal)
     locks/<role>.lock                                              one process per role
 """
 
@@ -31,7 +33,7 @@ from gpnet_node.store.versions import same_instance
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _INSTANCE_NAME = re.compile(r"([0-9.]+)\.([0-9]+)\.dcm")
 _BUFFER_BYTES = 1 << 18
-_FOLDERS = ("instances", "results", "tmp/incoming", "tmp/stow", "tmp/results", "locks")
+_FOLDERS = ("instances", "results", "tmp/incoming", "tmp/stow", "tmp/results", "removals", "locks")
 
 Unfinished = Literal["incoming", "stow", "results"]  # the receiver's, the web's, the worker's
 
@@ -146,15 +148,18 @@ class Archive:
 
     def _name(self, source: Path, sop_instance_uid: str) -> Kept:
         version = 1
-        while True:
-            path = instance_path(sop_instance_uid, version)
-            target = self.root / path
-            if _link(source, target):
-                return Kept(path=path, version=version, new=True)
-            if same_instance(source, target):
-                _sync(target.parent)  # another process may have linked it a moment ago
-                return Kept(path=path, version=version, new=False)
-            version += 1
+        with locked(self.root / instance_path(sop_instance_uid, version).parent, shared=True):
+            while True:
+                path = instance_path(sop_instance_uid, version)
+                target = self.root / path
+                if _link(source, target):
+                    return Kept(path=path, version=version, new=True)
+                if same_instance(source, target):
+                    os.utime(target)  # it was received again, which a removal must see
+                    _sync(target)
+                    _sync(target.parent)  # another process may have linked it a moment ago
+                    return Kept(path=path, version=version, new=False)
+                version += 1
 
     def instances(self) -> Iterator[tuple[str, int, Path]]:
         """Yield (SOP Instance UID, version, relative path) of every kept instance."""
@@ -248,8 +253,23 @@ def _make_folder(folder: Path) -> None:
     _sync(folder.parent)
 
 
-def _sync(folder: Path) -> None:
+@contextmanager
+def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of a folder in the archive, alone or with others that share it. Raises OSError.
+
+    Of a folder of instances: nothing in it is removed between its being found equal to what came and its date
+    telling so.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

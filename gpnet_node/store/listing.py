@@ -8,7 +8,7 @@ cannot be asked for. Of a patient, study or series the value received last count
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Table, and_, case, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, exists, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from gpnet_node.store.attributes import Level, columns_of
@@ -81,7 +81,7 @@ def follow_job(connection: Connection, job_uid: str, before: JobState, after: Jo
     if after in MAY_LEAVE and before not in MAY_LEAVE:
         list_results(connection, job_uid)
     elif before in MAY_LEAVE and after not in MAY_LEAVE:
-        _take_off(connection, job_uid)
+        take_off(connection, catalogue_instances.c.job_uid == job_uid)
 
 
 def list_results(connection: Connection, job_uid: str) -> None:
@@ -126,14 +126,13 @@ def list_whole(connection: Connection, entries: Sequence[Entry]) -> None:
             list_results(connection, job_uid)
 
 
-def _take_off(connection: Connection, job_uid: str) -> None:
-    """Remove a job's results, and the series and studies that then hold nothing."""
+def take_off(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Take instances off the catalogue, and the series and studies that then hold nothing."""
     instances, series, studies = catalogue_instances.c, catalogue_series.c, catalogue_studies.c
-    of_job = instances.job_uid == job_uid
-    uids = list(connection.scalars(select(instances.SeriesInstanceUID).where(of_job).distinct()))
+    uids = list(connection.scalars(select(instances.SeriesInstanceUID).where(which).distinct()))
     query = select(series.StudyInstanceUID).where(series.SeriesInstanceUID.in_(uids)).distinct()
     study_uids = list(connection.scalars(query))
-    connection.execute(delete(catalogue_instances).where(of_job))
+    connection.execute(delete(catalogue_instances).where(which))
     held = exists().where(instances.SeriesInstanceUID == series.SeriesInstanceUID)
     connection.execute(delete(catalogue_series).where(series.SeriesInstanceUID.in_(uids), ~held))
     held = exists().where(series.StudyInstanceUID == studies.StudyInstanceUID)

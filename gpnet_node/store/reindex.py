@@ -8,11 +8,12 @@ from typing import TypeVar
 
 import pydicom
 
-from gpnet_node.errors import UnreadableInstanceError
+from gpnet_node.errors import StorageError, UnreadableInstanceError
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.header import TAGS, attributes_of, header_of
 from gpnet_node.store.index import Index
 from gpnet_node.store.listing import Entry
+from gpnet_node.store.removal import doomed, removing
 from gpnet_node.store.states import Arrival
 from gpnet_node.store.versions import UNREADABLE, data_set_digest, data_set_start
 
@@ -41,12 +42,22 @@ def reindex(
 
     An instance dates from its file. Where the index is empty, it was lost or is new: what arrived longer than
     ``settled_after`` ago is then listed without being segmented and sent once more. ``progress`` is told how
-    many of how many missing instances are done. Raises StorageError.
+    many of how many missing instances are done. What is being removed is not added, and nothing is removed
+    meanwhile. Raises StorageError.
     """
+    with removing(archive):
+        return _fill_up(archive, index, now - settled_after, progress)
+
+
+def _fill_up(
+    archive: Archive, index: Index, old: datetime, progress: Callable[[int, int], None]
+) -> Reindexed:
     kept = index.paths()
     found = list(archive.instances())
-    missing = [(version, path) for _, version, path in found if path not in kept]
-    old = now - settled_after if not kept else datetime.min.replace(tzinfo=UTC)
+    known = kept | doomed(archive)
+    missing = [(version, path) for _, version, path in found if path not in known]
+    if kept:
+        old = datetime.min.replace(tzinfo=UTC)
     added, unreadable = 0, []
     for batch in _batches(missing):
         arrivals = []
@@ -85,6 +96,15 @@ def _with_header(root: Path, half: Entry) -> Entry | None:
 def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     for first in range(0, len(items), _BATCH):
         yield items[first : first + _BATCH]
+
+
+def as_kept(root: Path, arrival: Arrival) -> Arrival:
+    """Return an arrival whose equal was there already, as that one is encoded. Raises StorageError."""
+    try:
+        there = _arrival(root, arrival.path, arrival.version)
+    except (OSError, UnreadableInstanceError, *UNREADABLE) as exc:
+        raise StorageError(f"{arrival.path} cannot be read again ({type(exc).__name__})") from exc
+    return replace(there, received_at=arrival.received_at, calling_ae=arrival.calling_ae)
 
 
 def _arrival(root: Path, path: Path, version: int) -> Arrival:
