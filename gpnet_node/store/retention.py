@@ -45,7 +45,7 @@ from gpnet_node.store.listing import take_off
 from gpnet_node.store.removal import Removal, carry_out, is_newer, note, noted, removing
 from gpnet_node.store.states import DebtState, JobState, SeriesState
 
-# Nothing is left to do for a job in one of these, if it owes nothing: without a destination one stays `written`.
+# Nothing is left to do for a job in one of these, if it owes nothing: with no destination one stays `written`.
 # Of the last two nothing leaves, whatever they owe.
 _DONE = (JobState.WRITTEN, JobState.DELIVERED, JobState.CONFIRMED, JobState.REJECTED)
 _DROPPED = (JobState.SUPERSEDED, JobState.CANCELLED)
