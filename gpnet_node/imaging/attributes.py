@@ -77,8 +77,11 @@ ITEM_KEYWORD = {
     "DiffusionGradientDirectionSequence": "DiffusionGradientOrientation",
     "ContributingEquipmentSequence": "Manufacturer",
 }
+# Who an image is of; compared, and never told.
+PATIENT = ("PatientBirthDate", "PatientID", "PatientName")
 # May be asked of every frame.
 KEYWORDS = (
+    *PATIENT,
     "AcquisitionNumber",
     "ComplexImageComponent",
     "ContributingEquipmentSequence",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from gpnet_node.errors import NotAVolumeError
+from gpnet_node.imaging.attributes import PATIENT
 from gpnet_node.imaging.frames import Frame, find_files, read_headers
 from gpnet_node.imaging.grid import (
     SortedStack,
@@ -28,6 +29,7 @@ __all__ = [
     "choose",
     "find_files",
     "read_headers",
+    "refuse_mixed_patients",
     "sort",
     "split",
 ]
@@ -151,6 +153,23 @@ def refuse_mixed_grids(stacks: Sequence[Stack]) -> None:
         other = stack.frames[0]
         if not same_grid(first, other):
             raise NotAVolumeError(f"series {first.series_instance_uid} mixes {difference(first, other)}")
+
+
+def refuse_mixed_patients(frames: Sequence[Frame]) -> None:
+    """Raise NotAVolumeError where images are not all of one patient and study, with counts and a UID.
+
+    So it is while a corrected series arrives. The text never quotes what differs.
+    """
+    found: dict[tuple[object, ...], dict[str, None]] = {}
+    for frame in frames:
+        key = (frame.study_instance_uid, *(frame.values.get(keyword) for keyword in PATIENT))
+        found.setdefault(key, {})[frame.source.sop_instance_uid] = None
+    if len(found) > 1:
+        total, fewest = sum(map(len, found.values())), min(found.values(), key=len)
+        raise NotAVolumeError(
+            f"its images are of {len(found)} patients or studies: {len(fewest)} of {total} differ from the "
+            f"others, SOP instance {next(iter(fewest))} among them"
+        )
 
 
 def sort(stack: Stack) -> SortedStack:

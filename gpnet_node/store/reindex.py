@@ -46,6 +46,7 @@ def reindex(
     kept = index.paths()
     found = list(archive.instances())
     missing = [(version, path) for _, version, path in found if path not in kept]
+    missing.sort(key=lambda it: _arrived(archive.root / it[1]))  # what came last has the last word again
     old = now - settled_after if not kept else datetime.min.replace(tzinfo=UTC)
     added, unreadable = 0, []
     for batch in _batches(missing):
@@ -85,6 +86,13 @@ def _with_header(root: Path, half: Entry) -> Entry | None:
 def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     for first in range(0, len(items), _BATCH):
         yield items[first : first + _BATCH]
+
+
+def _arrived(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # it will be named when it is read
+        return 0.0
 
 
 def _arrival(root: Path, path: Path, version: int) -> Arrival:
