@@ -198,13 +198,15 @@ def test_where_peers_want_to_know_an_incomplete_series_gets_a_job_that_only_repo
 def test_a_rejected_slice_in_the_middle_leaves_a_gap_that_is_told_with_the_rejection(tmp_path: Path) -> None:
     node = Node(tmp_path)
     paths = mr_series(tmp_path / "sent", slices=6, ImagesInAcquisition=6)
-    node.receive(paths)
+    series = node.receive(paths)
     assert decided(node, 5)[1].state is SeriesState.COMPLETE
 
     node.receive([rejection_note(tmp_path / "note.dcm", paths[2:3])], at=10, until=10)
-    moment, decision = decided(node, 15, 69, 70)
+    before = [it.series_uid for it in node.watcher.look(after(69))]
+    (decision,) = node.watcher.look(after(70))
 
-    assert (moment, decision.state, decision.revision) == (70, SeriesState.INCOMPLETE, 2)
+    assert series not in before
+    assert (decision.series_uid, decision.state, decision.revision) == (series, SeriesState.INCOMPLETE, 2)
     assert "1 of its 6 images are rejected" in decision.sentence
     assert decision.job_uid is None
 
