@@ -21,7 +21,7 @@ from gpnet_node.store.database import (
     rejected_instances,
     results,
 )
-from gpnet_node.store.states import Arrival, JobState
+from gpnet_node.store.states import WITHDRAWAL, Arrival, JobState
 
 # A job with results is ``failed`` only where a peer refused one of them: the others still leave.
 MAY_LEAVE = frozenset({JobState.WRITTEN, JobState.DELIVERED, JobState.CONFIRMED, JobState.FAILED})
@@ -87,8 +87,9 @@ def follow_job(connection: Connection, job_uid: str, before: JobState, after: Jo
 
 
 def list_results(connection: Connection, job_uid: str) -> None:
-    """List the results of a job, as far as their attributes are known."""
-    known = and_(results.c.job_uid == job_uid, results.c.attributes.is_not(None))
+    """List the results of a job, as far as their attributes are known; no note of a withdrawal."""
+    shown = and_(results.c.job_uid == job_uid, results.c.kind != WITHDRAWAL)
+    known = and_(shown, results.c.attributes.is_not(None))
     entries = [
         Entry(
             attributes=row["attributes"],
