@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from gpnet_node.errors import NotAVolumeError
-from gpnet_node.imaging.attributes import PATIENT
 from gpnet_node.imaging.frames import Frame, find_files, read_headers
 from gpnet_node.imaging.grid import (
     SortedStack,
@@ -160,10 +159,10 @@ def refuse_mixed_patients(frames: Sequence[Frame]) -> None:
 
     So it is while a corrected series arrives. The text never quotes what differs.
     """
-    found: dict[tuple[object, ...], dict[str, None]] = {}
+    found: dict[tuple[str, int], dict[str, None]] = {}
     for frame in frames:
-        key = (frame.study_instance_uid, *(frame.values.get(keyword) for keyword in PATIENT))
-        found.setdefault(key, {})[frame.source.sop_instance_uid] = None
+        images = found.setdefault((frame.study_instance_uid, frame.patient), {})
+        images[frame.source.sop_instance_uid] = None
     if len(found) > 1:
         total, fewest = sum(map(len, found.values())), min(found.values(), key=len)
         raise NotAVolumeError(
