@@ -5,7 +5,7 @@ arrives while a series is looked at drops the decision.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -17,8 +17,10 @@ from gpnet_node.imaging.elements import PARSE_FAILURES
 from gpnet_node.imaging.frames import PLANE_CLASSES
 from gpnet_node.log import get_logger
 from gpnet_node.store.database import associations, instances, reading, series, series_associations, writing
-from gpnet_node.store.index import Index, series_from, set_state
-from gpnet_node.store.jobs import Jobs
+from gpnet_node.store.index import Index
+from gpnet_node.store.jobs import Jobs, replaced
+from gpnet_node.store.rejections import is_rejected
+from gpnet_node.store.revisions import series_from, set_state
 from gpnet_node.store.states import AssociationOutcome, Instance, Series, SeriesState
 from gpnet_node.store.steps import ended_steps, named_whole
 from gpnet_node.verdict import (
@@ -57,7 +59,7 @@ class _Look:
 
     row: Series
     images: tuple[Instance, ...]  # of each the version that counts
-    rows: int  # all versions of all its instances
+    rows: tuple[int, int]  # all versions of all its instances, and how many of them are rejected
     count: Count
     geometry: Geometry | None = None
 
@@ -65,7 +67,8 @@ class _Look:
 class Watcher:
     """Looks at the series that are being received; one process does, the receiver.
 
-    ``look_into`` reads the headers of a series' images.
+    ``tell_incomplete``, ``tell_withdrawn``: whether any peer wants to know that a series is not segmented, or
+    that a result of it no longer holds. ``look_into`` reads the headers of a series' images.
     """
 
     def __init__(
@@ -76,14 +79,16 @@ class Watcher:
         node: NodeConfig,
         jobs: Jobs,
         tell_incomplete: bool = False,
+        tell_withdrawn: bool = False,
         look_into: Callable[[Sequence[Path]], Geometry] | None = None,
     ) -> None:
         self._engine = engine
-        self._index = Index(engine)
+        self._index = Index(engine, which_version=node.which_version)
         self._root = archive_root
         self._node = node
         self._jobs = jobs
         self._tell_incomplete = tell_incomplete
+        self._tell_withdrawn = tell_withdrawn
         self._look_into = look_into or examine
         self._looks: dict[str, _Look] = {}
 
@@ -163,9 +168,10 @@ class Watcher:
     def _take_up(self, row: Series) -> _Look:
         with reading(self._engine) as connection:  # counted first: what comes in between drops the verdict
             rows = _rows(connection, row.uid)
-        found = self._index.instances(row.uid, self._node.which_version)
-        images = tuple(instance for instance in found if instance.sop_class_uid in PLANE_CLASSES)
-        return _Look(row=row, images=images, rows=rows, count=count_images(images))
+        images = _planes(self._index.instances(row.uid))
+        count = count_images(_planes(self._index.instances(row.uid, rejected_too=True)))
+        count = replace(count, rejected=count.there - len(images))
+        return _Look(row=row, images=images, rows=rows, count=count)
 
     def _geometry(self, look: _Look) -> Geometry:
         """Look into a series; what cannot be read is a fault of this one, of which its job will fail."""
@@ -198,29 +204,47 @@ class Watcher:
             connection, row, verdict.state, revision=row.revision, sentence=verdict.sentence, now=now
         ):
             return None
-        job = None
-        complete = verdict.state is SeriesState.COMPLETE
-        if look.geometry and look.geometry.has_images and (complete or self._tell_incomplete):
-            job = self._jobs.create(
-                connection,
-                row.uid,
-                revision=row.revision,
-                sentence=verdict.sentence,
-                refusal=None if complete else f"the series is incomplete: {verdict.sentence}",
-                now=now,
-            )
         return Decision(
             series_uid=row.uid,
             revision=row.revision,
             state=verdict.state,
             sentence=verdict.sentence,
-            job_uid=job.uid if job else None,
+            job_uid=self._make_job(connection, look, verdict, now),
         )
 
+    def _make_job(self, connection: Connection, look: _Look, verdict: Verdict, now: datetime) -> str | None:
+        """Queue what is to be done for a decided series, and return its name; it may only have to report."""
+        has_images = look.geometry is not None and look.geometry.has_images
+        complete = verdict.state is SeriesState.COMPLETE
+        refusal = None
+        if not (has_images and complete):
+            if not (has_images and self._tell_incomplete) and not self._must_withdraw(connection, look.row):
+                return None
+            refusal = verdict.sentence if complete else f"the series is incomplete: {verdict.sentence}"
+        job = self._jobs.create(
+            connection,
+            look.row.uid,
+            revision=look.row.revision,
+            sentence=verdict.sentence,
+            refusal=refusal,
+            now=now,
+        )
+        return job.uid
 
-def _rows(connection: Connection, series_uid: str) -> int:
-    query = select(func.count()).where(instances.c.series_uid == series_uid)
-    return connection.execute(query).scalar_one()
+    def _must_withdraw(self, connection: Connection, row: Series) -> bool:
+        return self._tell_withdrawn and replaced(connection, row.uid).withdrawn is not None
+
+
+def _planes(found: Sequence[Instance]) -> tuple[Instance, ...]:
+    return tuple(instance for instance in found if instance.sop_class_uid in PLANE_CLASSES)
+
+
+def _rows(connection: Connection, series_uid: str) -> tuple[int, int]:
+    query = select(func.count(), func.count().filter(is_rejected())).where(
+        instances.c.series_uid == series_uid
+    )
+    rows, rejected = connection.execute(query).one()
+    return rows, rejected
 
 
 def _touch(row: RowMapping) -> Touch:

@@ -220,6 +220,11 @@ class Configuration(Section):
             return (USUAL_PROFILE,)
         return (route.kept, *(self.peer(name).profile for name in route.destinations))
 
+    def wants(self, kind: ObjectKind) -> bool:
+        """Whether any destination of a route is sent objects of that kind."""
+        names = {name for route in self.routes for name in route.destinations}
+        return any(kind in self.peer(name).objects for name in names)
+
     def told_of_refusals(self, route: RouteConfig | None = None) -> tuple[str, ...]:
         """Names of the route's destinations, or of all, that want to know why a series was not segmented."""
         routes = self.routes if route is None else (route,)

@@ -10,6 +10,7 @@ last payment. Here only the peer's answer is told apart (``dimse.sender``).
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
@@ -147,9 +148,14 @@ class Courier:
         log.info("a peer was told what is kept safe", **fields)
 
     def _pay(self, peer: PeerConfig, debts: Sequence[Debt]) -> None:
+        """Send on one association, which ends early where an object must not leave any more."""
         paths = [self._archive / debt.path for debt in debts]
-        for debt, outcome in zip(debts, send(peer, paths, node=self._configuration.node), strict=True):
-            self._record(debt, outcome)
+        with closing(send(peer, paths, node=self._configuration.node)) as outcomes:
+            for debt in debts:
+                if not self._outbox.is_payable(debt):
+                    log.info("an object is withheld", job=debt.job_uid, object=debt.name, peer=debt.peer)
+                    return  # what is left is due again at the next visit
+                self._record(debt, next(outcomes))
 
     def _put_off(self, debts: Iterable[Debt], comment: str) -> None:
         for debt in debts:

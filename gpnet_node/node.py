@@ -135,7 +135,7 @@ def _parts(configuration: Configuration, engine: Engine, owner: str) -> Parts:
         configuration=configuration,
         engine=engine,
         archive=archive,
-        index=Index(engine),
+        index=Index(engine, which_version=node.which_version),
         catalogue=Catalogue(engine),
         steps=Steps(engine),
         jobs=Jobs(
@@ -224,7 +224,8 @@ def _receive(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None
         parts.archive.root,
         node=node,
         jobs=parts.jobs,
-        tell_incomplete=bool(parts.configuration.told_of_refusals()),
+        tell_incomplete=parts.configuration.wants("refusal"),
+        tell_withdrawn=parts.configuration.wants("rejection"),
     )
     receiver = build_receiver(parts)
     port = receiver.start()

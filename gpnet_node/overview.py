@@ -56,7 +56,7 @@ def look(parts: Parts, *, uid: str | None, limit: int) -> Overview:
     watcher = Watcher(parts.engine, parts.archive.root, node=node, jobs=parts.jobs)
     return Overview(
         series=series,
-        images={it.uid: len(parts.index.instances(it.uid, node.which_version)) for it in series},
+        images={it.uid: len(parts.index.instances(it.uid)) for it in series},
         waits=watcher.explain(now()) if waiting else {},
         jobs=jobs,
         debts=tuple(debt for job in jobs for debt in parts.outbox.of_job(job.uid)),

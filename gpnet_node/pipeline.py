@@ -58,7 +58,9 @@ def run(
     Raises NotEligibleError with the gate's reasons, NotAVolumeError or UnreadableInstanceError for a series
     that cannot be assembled, NoPallidumError, and SelfCheckError when an object disagrees with the label map.
     """
-    stacks = series.split(series.read_headers(paths))
+    frames = series.read_headers(paths)
+    series.refuse_mixed_patients(frames)
+    stacks = series.split(frames)
     if routes is None:
         chosen = series.choose(stacks)
         decision = gate.Decision(stack=chosen, route=None, notes=tuple(gate.notes_on(chosen)))

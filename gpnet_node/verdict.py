@@ -13,11 +13,11 @@ headers tell the number in two ways:
 - multi-frame images: a single one holds all its frames, and a concatenation states the number of its parts
   (PS3.3 C.7.6.16).
 
-A gap waits longer, and so do an image that a step lists and an aborted association: its sender may come
-again. An abort is made good when the headers' count is reached, or by an association that was opened after
-it, touched the series and was released. An association that never closes holds a series up for a limited
-time only. What is no volume for another reason than a gap is complete: waiting does not mend it, and the job
-will refuse it by name.
+A gap waits longer, and so do images of several patients, an image that a step lists and an aborted
+association: the sender may come again. An abort is made good when the headers' count is reached, or by an
+association that was opened after it, touched the series and was released. An association that never closes
+holds a series up for a limited time only. What is no volume for another reason than a gap is complete:
+waiting does not mend it, and the job will refuse it by name.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,8 +26,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from gpnet_node.config import NodeConfig
-from gpnet_node.errors import InputError, MissingSlicesError
-from gpnet_node.imaging.series import read_headers, sort, split
+from gpnet_node.errors import InputError, MissingSlicesError, NotAVolumeError
+from gpnet_node.imaging.series import read_headers, refuse_mixed_patients, sort, split
 from gpnet_node.store.states import AssociationOutcome, Instance, Series, SeriesState
 from gpnet_node.store.steps import Listed
 
@@ -48,10 +48,14 @@ class Touch:
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """How many images of a series are there, of how many that the headers tell (None: they do not)."""
+    """How many images of a series are there, of how many that the headers tell (None: they do not).
+
+    ``rejected``: how many of them rejection notes name, which came and do not count.
+    """
 
     there: int
     told: int | None
+    rejected: int = 0
 
     @property
     def reached(self) -> bool:
@@ -92,6 +96,7 @@ class Geometry:
     sentence: str
     has_images: bool = True
     has_gap: bool = False
+    is_mixed: bool = False  # of several patients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,19 +137,21 @@ def conclude(
 ) -> Verdict | Wait:
     """Decide on a series whose geometry is known, or say until when it may still mend itself."""
     if not geometry.has_images:
-        return Verdict(state=SeriesState.COMPLETE, sentence=geometry.sentence)
+        sentences = [geometry.sentence, *_rejected(count)]
+        return Verdict(state=SeriesState.COMPLETE, sentence="; ".join(sentences))
     decisive = evidence.is_decisive(count)
     faults = list(_faults(evidence, count, geometry))
-    if faults and not decisive:
+    if faults and (geometry.is_mixed or not decisive):  # a step does not list what is corrected
         aborts = aborts_not_made_good(evidence.touches)
         closed = [touch.closed_at for touch in aborts if touch.closed_at]
         since = max([last_activity(evidence.row, evidence.touches), *closed])
         until = since + timedelta(seconds=node.gap_wait_seconds)
         if now < until:
             return Wait(sentence="; ".join(faults), until=until)
+    said = [*_said(evidence), *_rejected(count)]
     if faults:
-        return Verdict(state=SeriesState.INCOMPLETE, sentence="; ".join([*faults, *_said(evidence)]))
-    sentences = [geometry.sentence, *_said(evidence)]
+        return Verdict(state=SeriesState.INCOMPLETE, sentence="; ".join([*faults, *said]))
+    sentences = [geometry.sentence, *said]
     if not decisive:
         sentences.append(_counted(count))
         if any(touch.outcome is AssociationOutcome.OPEN for touch in evidence.touches):
@@ -155,7 +162,7 @@ def conclude(
 
 def _faults(evidence: Evidence, count: Count, geometry: Geometry) -> Iterable[str]:
     """What is missing, as far as is known."""
-    if geometry.has_gap:
+    if geometry.has_gap or geometry.is_mixed:
         yield geometry.sentence
     if evidence.listed and evidence.missing:
         by = ", ".join(evidence.listed.by)
@@ -177,6 +184,11 @@ def _said(evidence: Evidence) -> Iterable[str]:
             yield f"{by} says that the step was DISCONTINUED"
     elif evidence.named_whole:
         yield "a request for storage commitment names every instance"
+
+
+def _rejected(count: Count) -> Iterable[str]:
+    if count.rejected:
+        yield f"{count.rejected} of its {count.there} images are rejected and do not count"
 
 
 def last_activity(row: Series, touches: Iterable[Touch]) -> datetime:
@@ -208,8 +220,13 @@ def examine(paths: Sequence[Path]) -> Geometry:
     """
     if not paths:
         return Geometry(sentence="it holds no image planes, so there is nothing to segment", has_images=False)
+    frames = read_headers(paths)
+    try:
+        refuse_mixed_patients(frames)
+    except NotAVolumeError as exc:
+        return Geometry(sentence=str(exc), is_mixed=True)
     gaps, faults = [], []
-    for stack in split(read_headers(paths)):
+    for stack in split(frames):
         try:
             sort(stack)
         except MissingSlicesError as exc:

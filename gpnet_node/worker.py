@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -30,22 +31,24 @@ from gpnet_node.imaging.frames import PLANE_CLASSES
 from gpnet_node.log import bound, get_logger
 from gpnet_node.pipeline import Results, Segmenter
 from gpnet_node.results.acpc import Plan
-from gpnet_node.results.check.notes import check_refusal
+from gpnet_node.results.check.notes import check_refusal, check_withdrawal
 from gpnet_node.results.content import Background
 from gpnet_node.results.identifiers import JobIdentity, content_digest
 from gpnet_node.results.refusal import write_refusal
+from gpnet_node.results.rejection import write_withdrawal
 from gpnet_node.results.source import Reference, read_header
 from gpnet_node.results.written import WrittenObject, written
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.header import attributes_of
 from gpnet_node.store.index import Index
 from gpnet_node.store.jobs import Jobs
-from gpnet_node.store.states import Job, JobState, Outcome, ResultObject
+from gpnet_node.store.states import WITHDRAWAL, Job, JobState, Outcome, ResultObject
 from gpnet_node.store.versions import data_set_start
 
 _BEATS_PER_LEASE = 4
 # How much of the drain time a running job gets; the rest is for giving it back.
 _SHARE_OF_DRAIN = 0.8
+_Notices = tuple[tuple[ResultObject, ...], tuple[tuple[str, str], ...]]  # what is kept, and owed to whom
 _CAME_TO_NOTHING = {JobState.QUEUED, JobState.PARKED}
 
 log = get_logger(__name__)
@@ -159,7 +162,7 @@ class Worker:
     def _results(self, job: Job) -> Results:
         images = self._images(job)
         if not images:
-            raise NotAVolumeError(f"series {job.series_uid} holds no images")
+            raise NotAVolumeError(f"series {job.series_uid} holds no images that count")
         return pipeline.run(
             images,
             job=self._identity(job),
@@ -170,25 +173,25 @@ class Worker:
         )
 
     def _images(self, job: Job) -> list[Path]:
-        kept = self._index.instances(job.series_uid, self._node.which_version)
+        kept = self._index.instances(job.series_uid)
         return [self._archive.root / it.path for it in kept if it.sop_class_uid in PLANE_CLASSES]
 
     def _background(self, job: Job) -> Background:
-        replaced = []
-        for it in self._jobs.replaced_by(job):
-            header = read_header(self._archive.root / it.path)
-            replaced.append(
-                Reference(
-                    series_instance_uid=str(header.SeriesInstanceUID),
-                    sop_class_uid=it.sop_class_uid,
-                    sop_instance_uid=it.sop_instance_uid,
-                    kind=it.kind,
-                )
-            )
+        older = self._jobs.replaced_by(job)
+        replaced = () if older.withdrawn else older.results
         return Background(
             completeness=self._index.decision(job.series_uid, job.revision),
             plan=None if job.plan is None else Plan.model_validate_json(job.plan),
-            replaces=tuple(replaced),
+            replaces=tuple(map(self._reference, replaced)),
+        )
+
+    def _reference(self, it: ResultObject) -> Reference:
+        header = read_header(self._archive.root / it.path)
+        return Reference(
+            series_instance_uid=str(header.SeriesInstanceUID),
+            sop_class_uid=it.sop_class_uid,
+            sop_instance_uid=it.sop_instance_uid,
+            kind=it.kind,
         )
 
     def _identity(self, job: Job) -> JobIdentity:
@@ -213,30 +216,48 @@ class Worker:
         if doubts:
             reports, due = self._refusal(job, f"a person must look at it: {'; '.join(doubts)}", route)
             kept, owed = (*kept, *reports), [*owed, *due]
+        notes, due = self._withdrawal(job)
         return Outcome(
             state=JobState.NEEDS_REVIEW if doubts else JobState.WRITTEN,
             sentence="; ".join([*doubts, f"{len(results.objects)} objects written", *told]),
             route=route.name if route else None,
             model=f"{card.name} {card.version}",
             label_digest=content_digest(content.labels, card, self._identity(job)),
-            results=kept,
-            owed=tuple(owed),
+            results=(*kept, *notes),
+            owed=(*owed, *due),
         )
 
     def _refused(self, job: Job, state: JobState, sentence: str) -> Outcome:
         """There is no result; those who want to know are told why."""
-        reports, due = self._refusal(job, sentence, None)
-        return Outcome(state=state, sentence=sentence, results=reports, owed=due)
+        reports, told = self._refusal(job, sentence, None)
+        notes, due = self._withdrawal(job)
+        return Outcome(state=state, sentence=sentence, results=(*reports, *notes), owed=(*told, *due))
 
-    def _refusal(
-        self, job: Job, reason: str, route: RouteConfig | None
-    ) -> tuple[tuple[ResultObject, ...], tuple[tuple[str, str], ...]]:
+    def _withdrawal(self, job: Job) -> _Notices:
+        """The note that rejects an older result which no longer holds, for those who have the result."""
+        older = self._jobs.replaced_by(job)
+        want = {peer.name for peer in self._configuration.peers if "rejection" in peer.objects}
+        peers = [name for name in older.peers if name in want]
+        if older.withdrawn is None or not peers:
+            return (), ()
+        path = self._archive.root / older.results[0].path
+        try:
+            references = list(map(self._reference, older.results))
+            note = write_withdrawal(references, read_header(path), older.withdrawn, self._identity(job))
+            file = replace(written("rejection", note), name=WITHDRAWAL)
+            check_withdrawal(file.content, path, [it.sop_instance_uid for it in older.results])
+        except (SelfCheckError, UnreadableInstanceError) as exc:
+            log.error("nobody is told that an older result no longer holds", reason=str(exc))
+            return (), ()
+        return (replace(self._kept(job, file), kind=WITHDRAWAL),), tuple((file.name, peer) for peer in peers)
+
+    def _refusal(self, job: Job, reason: str, route: RouteConfig | None) -> _Notices:
         """The report that says why nothing comes, and to whom it is owed; neither where nobody wants it."""
         peers = self._configuration.told_of_refusals(route)
-        if not peers:
+        images = self._images(job)
+        if not peers or not images:
             return (), ()
         try:
-            images = self._images(job)
             report = written("refusal", write_refusal(images, reason, self._identity(job)))
             check_refusal(report.content, images[0], reason)
         except (SelfCheckError, UnreadableInstanceError) as exc:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import DataElement, Dataset, FileMetaDataset, config, dcmread, dcmwrite
@@ -219,6 +220,31 @@ def enhanced_mr(
         else:
             _set(_macro(shared, macro), keyword, value, 0)
     return _save(dataset, voxels[list(order)], folder / f"{series}-enhanced.dcm", attributes)
+
+
+def rejection_note(
+    path: Path,
+    images: Sequence[Path],
+    *,
+    title: str = "113001",
+    meaning: str = "Rejected for Quality Reasons",
+    uid: str | None = None,
+) -> Path:
+    """Write a Key Object Selection that rejects images, as an Image Manager does, and return its path."""
+    evidence = [dcmread(image) for image in images]
+    note = hd.ko.KeyObjectSelectionDocument(
+        evidence=evidence,
+        content=hd.ko.KeyObjectSelection(
+            document_title=hd.sr.CodedConcept(title, "DCM", meaning), referenced_objects=evidence
+        ),
+        series_instance_uid=generate_uid(),
+        series_number=99,
+        sop_instance_uid=uid or generate_uid(),
+        instance_number=1,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    note.save_as(path, enforce_file_format=True)
+    return path
 
 
 def rewrite(path: Path, **attributes: Any) -> Path:  # noqa: ANN401

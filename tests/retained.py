@@ -22,10 +22,11 @@ from gpnet_node.store.database import (
     reading,
     writing,
 )
-from gpnet_node.store.index import Index, set_state
+from gpnet_node.store.index import Index
 from gpnet_node.store.jobs import Jobs
 from gpnet_node.store.reindex import reindex
 from gpnet_node.store.retention import Retention
+from gpnet_node.store.revisions import set_state
 from gpnet_node.store.states import Arrival, AssociationOutcome, Job, JobState, Outcome, SeriesState
 from tests.factories import mr_series
 from tests.stores import (

@@ -18,6 +18,7 @@ from gpnet_node.imaging.attributes import (
     KEYWORDS,
     LEGACY_MACROS,
     MACRO_OF,
+    PATIENT,
     PRIVATE,
     SIEMENS_B_VALUE,
 )
@@ -27,7 +28,11 @@ from tests.factories import enhanced_mr, mr_series, rewrite
 
 IMAGING = Path(gpnet_node.__file__).parent / "imaging"
 FILE_META = {"TransferSyntaxUID"}  # always read, with the rest of the File Meta Information
-OF_THE_READER = {"SharedFunctionalGroupsSequence", "SpecificCharacterSet"}  # named where the list stands
+OF_THE_READER = {
+    "SharedFunctionalGroupsSequence",
+    "SpecificCharacterSet",
+    *PATIENT,
+}  # named where the list stands
 
 
 def keywords_in(source: str) -> Iterator[str]:

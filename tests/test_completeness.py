@@ -11,7 +11,7 @@ from gpnet_node.store.commitments import Reference
 from gpnet_node.store.index import Index
 from gpnet_node.store.states import Arrival, AssociationOutcome, JobState, SeriesState
 from gpnet_node.verdict import Geometry, examine
-from tests.factories import enhanced_mr, mr_series
+from tests.factories import enhanced_mr, mr_series, rejection_note
 from tests.stores import (
     MR_IMAGE,
     START,
@@ -193,6 +193,40 @@ def test_where_peers_want_to_know_an_incomplete_series_gets_a_job_that_only_repo
     (job,) = node.jobs.newest()
     assert (decision.state, decision.job_uid) == (SeriesState.INCOMPLETE, job.uid)
     assert job.refusal == f"the series is incomplete: {decision.sentence}"
+
+
+def test_a_rejected_slice_in_the_middle_leaves_a_gap_that_is_told_with_the_rejection(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    paths = mr_series(tmp_path / "sent", slices=6, ImagesInAcquisition=6)
+    series = node.receive(paths)
+    assert decided(node, 5)[1].state is SeriesState.COMPLETE
+
+    node.receive([rejection_note(tmp_path / "note.dcm", paths[2:3])], at=10, until=10)
+    before = [it.series_uid for it in node.watcher.look(after(69))]
+    (decision,) = node.watcher.look(after(70))
+
+    assert series not in before
+    assert (decision.series_uid, decision.state, decision.revision) == (series, SeriesState.INCOMPLETE, 2)
+    assert "1 of its 6 images are rejected" in decision.sentence
+    assert decision.job_uid is None
+
+
+def test_a_note_that_comes_while_the_headers_are_read_drops_the_decision(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    paths = mr_series(tmp_path / "sent", slices=6, ImagesInAcquisition=6)
+    series = node.receive(paths)
+
+    def look_into(files: Sequence[Path]) -> Geometry:
+        if len(files) == 6:
+            node.receive([rejection_note(tmp_path / "note.dcm", paths[-1:])], at=-1, until=-1)
+        return examine(files)
+
+    node.restart(look_into)
+    dropped = node.watcher.look(after(5))
+
+    assert dropped == []
+    assert "1 of its 6 images are rejected" in decided(node, 6)[1].sentence
+    assert node.index.series(series).state is SeriesState.COMPLETE
 
 
 def test_a_slice_that_comes_late_closes_the_gap(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from gpnet_node.store.outbox import Outbox
 from gpnet_node.store.states import Arrival, DebtState, Header, JobState, Outcome, ResultObject
 from tests.factories import mr_series
 from tests.peers import data_set_bytes, dcmtk_storescp, free_port, wait_until
-from tests.stores import new_commitments
+from tests.stores import arrival, new_commitments
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -114,12 +114,12 @@ def bench(folder: Path, *ports: int, give_up_hours: float = 1.0) -> Bench:
 
 
 @contextlib.contextmanager
-def answering(*statuses: int) -> Iterator[int]:
-    """A storage SCP that answers each C-STORE with the next status. Yields its port."""
+def answering(*statuses: int, before: Callable[[], object] = lambda: None) -> Iterator[int]:
+    """A storage SCP that answers each C-STORE with the next status, after ``before``. Yields its port."""
     remaining = iter(statuses)
     ae = AE(ae_title="PACS")
     ae.add_supported_context(MRImageStorage, ExplicitVRLittleEndian)
-    handlers: list[evt.EventHandlerType] = [(evt.EVT_C_STORE, lambda _event: next(remaining))]
+    handlers: list[evt.EventHandlerType] = [(evt.EVT_C_STORE, lambda _event: (before(), next(remaining))[1])]
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
     assert server is not None
     try:
@@ -137,6 +137,21 @@ def test_every_object_of_a_job_reaches_the_peer_as_archived_and_the_job_is_deliv
 
         assert at.state(job) is JobState.DELIVERED
         assert {data_set_bytes(path) for path in scp.files()} == {data_set_bytes(path) for path in objects}
+
+
+def test_a_note_that_comes_while_objects_are_sent_withholds_the_rest(tmp_path: Path) -> None:
+    notes: list[Arrival] = []
+    with answering(0x0000, before=lambda: at.index.record(notes)) as port:
+        at = bench(tmp_path, port)
+        job = at.written_job(mr_series(tmp_path / "objects", slices=2))
+        (image,) = at.index.instances(at.jobs.get(job).series_uid)
+        notes.append(
+            arrival("9.1", series="9", rejects=(image.sop_instance_uid,), rejection_title="113037", at=START)
+        )
+        at.courier.pay_once()  # a second C-STORE would find no answer
+
+        assert at.state(job) is JobState.SUPERSEDED
+        assert [debt.state for debt in at.outbox.of_job(job)] == [DebtState.PAID, DebtState.OWED]
 
 
 def test_what_was_delivered_is_not_sent_again(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from sqlalchemy import Engine
 
 from gpnet_node.errors import StorageError
 from gpnet_node.store.database import reading, writing
-from gpnet_node.store.index import Index, set_state
+from gpnet_node.store.index import Index
+from gpnet_node.store.revisions import set_state
 from gpnet_node.store.states import AssociationOutcome, SeriesState
 from tests.stores import START, after, arrival, new_database
 
@@ -88,12 +89,12 @@ def test_a_second_version_is_told_in_the_history_of_the_series(tmp_path: Path) -
     assert [instance.version for instance in index.versions("1.2.3")] == [1, 2]
 
 
-def test_which_version_counts_is_the_callers_choice(tmp_path: Path) -> None:
-    index = Index(new_database(tmp_path))
-    index.record([arrival("1.2.1"), arrival("1.2.2"), arrival("1.2.1", version=2)])
+def test_which_version_counts_is_the_operators_choice(tmp_path: Path) -> None:
+    engine = new_database(tmp_path)
+    Index(engine).record([arrival("1.2.1"), arrival("1.2.2"), arrival("1.2.1", version=2)])
 
-    latest = [(i.sop_instance_uid, i.version) for i in index.instances("1.2", "latest")]
-    first = [(i.sop_instance_uid, i.version) for i in index.instances("1.2", "first")]
+    latest = [(i.sop_instance_uid, i.version) for i in Index(engine).instances("1.2")]
+    first = [(i.sop_instance_uid, i.version) for i in Index(engine, which_version="first").instances("1.2")]
 
     assert latest == [("1.2.1", 2), ("1.2.2", 1)]
     assert first == [("1.2.1", 1), ("1.2.2", 1)]

@@ -221,6 +221,8 @@ def _forget_the_catalogue(engine: Engine) -> None:
 
 
 _BACK_TO_0001 = (
+    "DROP TABLE rejected_instances",
+    "ALTER TABLE jobs DROP COLUMN withdrawn",
     "DROP TABLE listed_images",
     "DROP TABLE performed_steps",
     "DROP TABLE commitment_instances",

@@ -288,4 +288,4 @@ def test_what_is_confirmed_is_not_sent_again_by_a_retry_and_is_replaced_by_the_n
 
     assert states(box) == [DebtState.CONFIRMED, DebtState.OWED]
     following = box.jobs.reprocess(box.job.series_uid, now=after(3602))
-    assert [it.sop_instance_uid for it in box.jobs.replaced_by(following)] == [seg]
+    assert [it.sop_instance_uid for it in box.jobs.replaced_by(following).results] == [seg]

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,7 +47,7 @@ from gpnet_node.store.database import associations, open_engine, reading, upgrad
 from gpnet_node.store.index import Index
 from gpnet_node.store.states import Instance
 from gpnet_node.store.steps import Steps
-from tests.factories import mr_series, rewrite
+from tests.factories import mr_series, rejection_note, rewrite, uid_of
 from tests.peers import data_set_bytes, echoscu, storescu, wait_until
 from tests.stores import new_desk
 
@@ -232,6 +233,27 @@ def test_other_classes_are_taken_only_where_the_peers_entry_says_so(node: Node) 
     console.release()
 
     assert taken == [1, len(mixed)]
+
+
+def test_a_note_too_long_to_be_read_at_once_is_taken_from_who_may_store_no_other_class(
+    node: Node, tmp_path: Path
+) -> None:
+    (image,) = mr_series(tmp_path, slices=1)
+    note = dcmread(rejection_note(tmp_path / "note.dcm", [image]))
+    (series,) = note.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    others = [deepcopy(series.ReferencedSOPSequence[0]) for _ in range(1000)]
+    for number, item in enumerate(others):
+        item.ReferencedSOPInstanceUID = f"1.2.826.0.1.3680043.8.498.99999.{number}"
+    series.ReferencedSOPSequence = [*others, series.ReferencedSOPSequence[0]]
+
+    association = associate(node.port, [(note.SOPClassUID, ExplicitVRLittleEndian)])
+    status = association.send_c_store(note).Status
+    association.release()
+    storescu(node.port, [image])
+
+    assert status == 0
+    (kept,) = node.indexed(uid_of(image))
+    assert node.index.instances(kept.series_uid) == ()
 
 
 def test_every_transfer_syntax_that_the_codecs_decode_is_accepted(node: Node) -> None:

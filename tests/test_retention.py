@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from gpnet_node.store.database import associations, commitments, performed_steps, reading
 from gpnet_node.store.states import JobState, SeriesState
 from gpnet_node.store.steps import Steps, StepStatus
+from tests.factories import rejection_note
 from tests.retained import BEFORE, CONFIRMING, LONG_AGO, NOW, Store
 
 
@@ -106,6 +107,21 @@ def test_what_a_peer_that_is_asked_has_not_confirmed_stays_until_it_has(tmp_path
     store.outbox.confirmed(CONFIRMING, held, transaction_uid="1.1", now=LONG_AGO)
 
     assert store.remove() is not None
+
+
+def test_a_note_that_rejects_images_stays_as_long_as_they_do(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    images = store.series
+    store.series = store.receive([rejection_note(tmp_path / "note.dcm", store.sent[:1])], at=LONG_AGO)
+    store.settle()
+    assert store.remove() is None
+
+    note, store.series = store.series, images
+    store.settle()
+    assert store.remove() is not None
+    store.series = note
+    assert store.remove() is not None
+    assert (store.files(), store.rows()) == ([], {})
 
 
 def test_a_report_that_is_owed_to_a_peer_keeps_what_it_names(tmp_path: Path) -> None:

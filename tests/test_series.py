@@ -14,6 +14,7 @@ from gpnet_node.imaging.series import (
     Stack,
     choose,
     read_headers,
+    refuse_mixed_patients,
     sort,
     split,
 )
@@ -174,3 +175,23 @@ def test_two_series_in_one_folder_are_refused_with_both_uids(tmp_path: Path) -> 
 def test_nothing_to_choose_from_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotAVolumeError, match="no image"):
         choose(split(read_headers([])))
+
+
+@pytest.mark.parametrize("keyword", ["PatientName", "PatientID", "PatientBirthDate", "StudyInstanceUID"])
+@pytest.mark.parametrize(
+    "make", [mr_series, lambda *a, **k: [enhanced_mr(*a, **k)]], ids=["classic", "enhanced"]
+)
+def test_images_of_two_patients_or_studies_are_told_by_number_and_uid_and_never_by_name(
+    tmp_path: Path,
+    keyword: str,
+    make: Any,  # noqa: ANN401
+) -> None:
+    values = {"PatientBirthDate": "19700101", "StudyInstanceUID": "1.2.99"}
+    corrected = values.get(keyword, "Corrected")
+    paths = [*mr_series(tmp_path / "a", slices=4), *make(tmp_path / "b", slices=1, **{keyword: corrected})]
+
+    with pytest.raises(NotAVolumeError, match="2 patients or studies: 1 of 5 differ") as caught:
+        refuse_mixed_patients(read_headers(paths))
+
+    assert uid_of(paths[-1]) in str(caught.value)
+    assert corrected not in str(caught.value)

@@ -26,6 +26,7 @@ from gpnet_node.results.identifiers import JobIdentity
 from gpnet_node.store.database import writing
 from gpnet_node.store.states import Job, JobState
 from gpnet_node.worker import Worker
+from tests.factories import rejection_note
 from tests.nodes import configuration_of
 from tests.pallida import draw_head
 from tests.peers import wait_until
@@ -69,6 +70,11 @@ class Bench:
         arrivals = [keep(self.parts.archive, path, at=now()) for path in paths]
         self.parts.index.record(arrivals)
         return self.parts.jobs.reprocess(arrivals[0].header.series_uid, now=now())
+
+    def queue_again(self, job: Job, note: Path) -> Job:
+        """Queue the job that follows once a rejection note has been received."""
+        self.parts.index.record([keep(self.parts.archive, note, at=now())])
+        return self.parts.jobs.reprocess(job.series_uid, now=now())
 
     def work(self) -> bool:
         left = self.worker.work_once(threading.Event(), leave=lambda: pytest.fail("the worker left"))
@@ -313,6 +319,30 @@ def test_a_newer_result_rejects_what_was_delivered_of_the_older_one_and_names_it
         assert rejected == {it.sop_instance_uid for it in older.values()}
         (predecessor,) = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
         assert predecessor.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == older["sr"].sop_instance_uid
+
+
+def test_what_no_longer_holds_is_rejected_at_once_though_the_newer_result_is_doubtful(tmp_path: Path) -> None:
+    profile = ResultProfile(objects=("seg", "sr", "rejection"))
+    sound, doubtful = ThresholdSegmenter(), DoubtfulSegmenter("the left pallidum is doubtful")
+    segmenters: list[Segmenter] = [sound, doubtful]
+    with bench(tmp_path, Odd(lambda it: segmenters.pop(0).segment(it)), profile=profile) as at:
+        paths = draw_head(tmp_path / "series").paths
+        first = at.queue(paths)
+        at.work()
+        for debt in at.parts.outbox.due(now=now()):
+            at.parts.outbox.paid(debt, status=0, now=now())
+        note = rejection_note(tmp_path / "note.dcm", paths[-1:])
+        second = at.queue_again(first, note)
+        at.work()
+
+        (due,) = at.parts.outbox.due(now=now())
+        assert at.job(second).state is JobState.NEEDS_REVIEW
+        assert due.name == "withdrawal"
+        withdrawal = pydicom.dcmread(at.parts.archive.root / due.path)
+        assert withdrawal.ConceptNameCodeSequence[0].CodeValue == "113037"
+        at.parts.outbox.paid(due, status=0, now=now())
+        at.parts.jobs.release(second.uid, now=now())
+        assert [debt.name for debt in at.parts.outbox.due(now=now())] == ["seg", "sr"]
 
 
 def test_each_peer_is_owed_its_own_form_of_the_segmentation_with_the_report_on_it(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pydicom.uid import (
     EncapsulatedSTLStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
     RTStructureSetStorage,
     SegmentationStorage,
 )
@@ -29,13 +30,14 @@ from gpnet_node.config import PeerConfig
 from gpnet_node.intake.keeping import IMAGE_CLASSES, TRANSFER_SYNTAXES
 from gpnet_node.store.attributes import Level
 
-# What this node writes itself and hardly anybody else: a PACS may route it back.
+# What this node writes itself and few others do: a PACS may route it back. Key objects may reject images.
 RESULT_CLASSES = (
     SegmentationStorage,
     UID("1.2.840.10008.5.1.4.1.1.66.7"),  # Label Map Segmentation Storage, newer than the table of names
     Comprehensive3DSRStorage,
     RTStructureSetStorage,
     EncapsulatedSTLStorage,
+    KeyObjectSelectionDocumentStorage,
 )
 
 # What pixels are decoded to for a peer that does not take them as they are stored; also for what has none.

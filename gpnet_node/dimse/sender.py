@@ -1,7 +1,7 @@
 """C-STORE and C-ECHO SCU: archived files go to one peer on one association, byte for byte (PS3.4 B)."""
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -65,7 +65,7 @@ class _Item:
     transfer_syntax_uid: UID
 
 
-def send(peer: PeerConfig, paths: Sequence[Path], *, node: NodeConfig) -> Iterator[Outcome]:
+def send(peer: PeerConfig, paths: Sequence[Path], *, node: NodeConfig) -> Generator[Outcome, None, None]:
     """Send each file on one association and yield its outcome as soon as it is known, in the order given.
 
     What follows a lost association is transient. A file that cannot be read holds no other up: transient, if

@@ -77,6 +77,8 @@ ITEM_KEYWORD = {
     "DiffusionGradientDirectionSequence": "DiffusionGradientOrientation",
     "ContributingEquipmentSequence": "Manufacturer",
 }
+# Who an image is of: compared with the other images, and not kept.
+PATIENT = ("PatientBirthDate", "PatientID", "PatientName")
 # May be asked of every frame.
 KEYWORDS = (
     "AcquisitionNumber",
@@ -121,6 +123,7 @@ KEYWORDS = (
 )
 # Asked of the file only: what it is, how its pixels are stored, and where its frames are described.
 FILE_KEYWORDS = (
+    *PATIENT,
     "BitsAllocated",
     "BitsStored",
     "Columns",
@@ -190,6 +193,13 @@ class AttributeReader:
         self._keywords = {_tag(keyword): keyword for keyword in KEYWORDS}
         self._macros = {_tag(macro): macro for macro in (*MACROS, *LEGACY_MACROS)}
         self._known: dict[object, tuple[str, ...] | Unreadable] = {}
+        self._patients: dict[object, int] = {}
+
+    def patient_of(self, header: Dataset) -> int:
+        """Which of the patients of this reading an image is of: 0 for the first, and so on."""
+        tags = map(BaseTag, map(_tag, PATIENT))
+        stated = tuple(_converted(header, tag, "") if tag in header else () for tag in tags)
+        return self._patients.setdefault(stated, len(self._patients))
 
     def of_image(self, header: Dataset) -> Values:
         """What a classic image states."""

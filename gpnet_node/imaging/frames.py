@@ -69,14 +69,16 @@ class Frame:
     """One image plane, header only; an object that exists has a place in the patient and known pixels.
 
     ``values``: what its header states of the attributes that imaging asks for (``attributes.KEYWORDS``), at
-    top level or in a functional group; nothing else of the header is kept. ``position_mm``: LPS, centre of
-    the first voxel; ``orientation``: direction cosines of row and column, the nearest to the header's that
-    are unit vectors at a right angle, no cosine further from it than ``cosines_off``; ``spacing_mm``: between
-    rows, between columns (PS3.3 C.7.6.2).
+    top level or in a functional group; nothing else of the header is kept. ``patient``: the same number for
+    all images of one patient that were read together. ``position_mm``: LPS, centre of the first voxel;
+    ``orientation``: direction cosines of row and column, the nearest to the header's that are unit vectors at
+    a right angle, no cosine further from it than ``cosines_off``; ``spacing_mm``: between rows, between
+    columns (PS3.3 C.7.6.2).
     """
 
     source: SourceFrame
     values: Values
+    patient: int
     study_instance_uid: str
     series_instance_uid: str
     frame_of_reference_uid: str
@@ -185,12 +187,12 @@ def _read_file(path: Path, where: str, limits: Limits, reader: AttributeReader) 
         raise file_failure(exc, where) from exc
     source = SourceFrame(path=path, sop_class_uid=sop_class, sop_instance_uid=uid, frame_number=None)
     if "PerFrameFunctionalGroupsSequence" in header:
-        return _multi_frame(source, reader.of_frames(header, where), layout)
+        return _multi_frame(source, reader.of_frames(header, where), reader.patient_of(header), layout)
     if layout.number_of_frames > 1:
         raise NotAVolumeError(
             f"{where} holds {layout.number_of_frames} frames without functional groups, so without positions"
         )
-    return [_frame(source, reader.of_image(header), layout)]
+    return [_frame(source, reader.of_image(header), reader.patient_of(header), layout)]
 
 
 def _parse(file: BinaryIO, where: str, limits: Limits, reader: AttributeReader) -> Dataset:
@@ -210,19 +212,21 @@ def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
     return tag in PIXELS
 
 
-def _multi_frame(source: SourceFrame, described: Iterable[Values], layout: PixelLayout) -> list[Frame]:
+def _multi_frame(
+    source: SourceFrame, described: Iterable[Values], patient: int, layout: PixelLayout
+) -> list[Frame]:
     found = list(described)
     if len(found) != layout.number_of_frames:
         raise UnreadableInstanceError(
             f"{source} states {layout.number_of_frames} frames and describes {len(found)}"
         )
     return [
-        _frame(replace(source, frame_number=index + 1), values, replace(layout, frame_index=index))
+        _frame(replace(source, frame_number=index + 1), values, patient, replace(layout, frame_index=index))
         for index, values in enumerate(found)
     ]
 
 
-def _frame(source: SourceFrame, values: Values, layout: PixelLayout) -> Frame:
+def _frame(source: SourceFrame, values: Values, patient: int, layout: PixelLayout) -> Frame:
     where = str(source)
     if "MOSAIC" in strings(values, "ImageType", where):
         raise NotAVolumeError(f"{where} is a mosaic: many slices tiled in one image have one position only")
@@ -234,6 +238,7 @@ def _frame(source: SourceFrame, values: Values, layout: PixelLayout) -> Frame:
     return Frame(
         source=source,
         values=values,
+        patient=patient,
         study_instance_uid=required_uid(values, "StudyInstanceUID", where),
         series_instance_uid=required_uid(values, "SeriesInstanceUID", where),
         frame_of_reference_uid=required_uid(values, "FrameOfReferenceUID", where),

@@ -28,6 +28,7 @@ __all__ = [
     "choose",
     "find_files",
     "read_headers",
+    "refuse_mixed_patients",
     "sort",
     "split",
 ]
@@ -151,6 +152,23 @@ def refuse_mixed_grids(stacks: Sequence[Stack]) -> None:
         other = stack.frames[0]
         if not same_grid(first, other):
             raise NotAVolumeError(f"series {first.series_instance_uid} mixes {difference(first, other)}")
+
+
+def refuse_mixed_patients(frames: Sequence[Frame]) -> None:
+    """Raise NotAVolumeError where images are not all of one patient and study, with counts and a UID.
+
+    So it is while a corrected series arrives. The text never quotes what differs.
+    """
+    found: dict[tuple[str, int], dict[str, None]] = {}
+    for frame in frames:
+        images = found.setdefault((frame.study_instance_uid, frame.patient), {})
+        images[frame.source.sop_instance_uid] = None
+    if len(found) > 1:
+        total, fewest = sum(map(len, found.values())), min(found.values(), key=len)
+        raise NotAVolumeError(
+            f"its images are of {len(found)} patients or studies: {len(fewest)} of {total} differ from the "
+            f"others, SOP instance {next(iter(fewest))} among them"
+        )
 
 
 def sort(stack: Stack) -> SortedStack:

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import BinaryIO
 
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
@@ -23,6 +24,7 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
+    KeyObjectSelectionDocumentStorage,
     LegacyConvertedEnhancedMRImageStorage,
     MRImageStorage,
     RLELossless,
@@ -33,9 +35,10 @@ from gpnet_node.intake.instance import is_safe_uid, read_received
 from gpnet_node.intake.spool import Spool
 from gpnet_node.results.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gpnet_node.store.archive import Archive
-from gpnet_node.store.header import header_of
+from gpnet_node.store.header import TAGS, header_of
 from gpnet_node.store.reindex import as_kept
 from gpnet_node.store.states import Arrival
+from gpnet_node.store.versions import UNREADABLE
 
 IMAGE_CLASSES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 
@@ -117,9 +120,12 @@ def keep(
     if header.SOPClassUID in IMAGE_CLASSES and not received.has_pixels:
         raise MismatchedInstanceError("the image has no pixel data")
     check(header)
+    if header.SOPClassUID == KeyObjectSelectionDocumentStorage:
+        header = _with_long_values(file)
+    known = header_of(header)
     kept = archive.keep(file, announced.sop_instance_uid)
     arrival = Arrival(
-        header=header_of(header),
+        header=known,
         version=kept.version,
         transfer_syntax_uid=str(announced.transfer_syntax),
         sha256=spool.sha256,
@@ -130,3 +136,12 @@ def keep(
         calling_ae=announced.sender,
     )
     return arrival if kept.new else as_kept(archive.root, arrival)
+
+
+def _with_long_values(file: BinaryIO) -> Dataset:
+    """Read a header once more: what a long note rejects was left in the file."""
+    file.seek(0)
+    try:
+        return dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS))
+    except UNREADABLE as exc:
+        raise UnreadableInstanceError(f"the key objects cannot be read ({type(exc).__name__})") from exc

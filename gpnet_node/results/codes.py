@@ -17,6 +17,7 @@ ARTIFICIAL_INTELLIGENCE = Code(value="123110", scheme="DCM", meaning="Artificial
 ACQUISITION_EQUIPMENT = Code(value="109101", scheme="DCM", meaning="Acquisition Equipment")
 PROCESSING_EQUIPMENT = Code(value="109102", scheme="DCM", meaning="Processing Equipment")
 REJECTED = Code(value="113001", scheme="DCM", meaning="Rejected for Quality Reasons")
+WITHDRAWN = Code(value="113037", scheme="DCM", meaning="Rejected for Patient Safety Reasons")
 IMAGING_REPORT = Code(value="18748-4", scheme="LN", meaning="Diagnostic Imaging Report")
 FINDINGS = Code(value="59776-5", scheme="LN", meaning="Findings")
 FINDING = Code(value="121071", scheme="DCM", meaning="Finding")

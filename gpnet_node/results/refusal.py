@@ -28,10 +28,9 @@ def write_refusal(paths: Sequence[Path], reason: str, job: JobIdentity) -> Datas
     if not headers:
         raise UnreadableInstanceError("no instance of the series can be read: there is no study to report in")
     source = Source(frames=(), header=headers[0])
-    study = str(headers[0].StudyInstanceUID)
     digest = text_digest(job, reason, *(str(header.SOPInstanceUID) for header in headers))
     report = sr.EnhancedSR(
-        evidence=[blank(study, _reference(header)) for header in headers],
+        evidence=[blank(str(header.StudyInstanceUID), _reference(header)) for header in headers],
         content=_content(reason, job),
         series_instance_uid=uid(job, "refusal series", digest),
         series_number=source.result_series_number(8),
@@ -44,9 +43,8 @@ def write_refusal(paths: Sequence[Path], reason: str, job: JobIdentity) -> Datas
     return report
 
 
-def _content(reason: str, job: JobIdentity) -> sr.ContainerContentItem:
-    """Root, language, observer and one heading with the sentence under it."""
-    root = sr.ContainerContentItem(name=concept(codes.IMAGING_REPORT), template_id="2000")
+def node_as_observer(job: JobIdentity) -> sr.ObserverContext:
+    """This node is the observer, and no model was asked (TID 1002, 1004)."""
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=device_uid(job),
         name=job.node_ae_title,
@@ -54,6 +52,12 @@ def _content(reason: str, job: JobIdentity) -> sr.ContainerContentItem:
         model_name=MANUFACTURER,
         serial_number=job.node_ae_title,
     )
+    return sr.ObserverContext(observer_type=concept(codes.DEVICE), observer_identifying_attributes=device)
+
+
+def _content(reason: str, job: JobIdentity) -> sr.ContainerContentItem:
+    """Root, language, observer and one heading with the sentence under it."""
+    root = sr.ContainerContentItem(name=concept(codes.IMAGING_REPORT), template_id="2000")
     findings = sr.ContainerContentItem(name=concept(codes.FINDINGS), relationship_type=_CONTAINS)
     findings.ContentSequence = sr.ContentSequence(
         [
@@ -64,7 +68,7 @@ def _content(reason: str, job: JobIdentity) -> sr.ContainerContentItem:
     root.ContentSequence = sr.ContentSequence(
         [
             *sr.LanguageOfContentItemAndDescendants(hd.sr.CodedConcept("en", "RFC5646", "English")),
-            *sr.ObserverContext(observer_type=concept(codes.DEVICE), observer_identifying_attributes=device),
+            *node_as_observer(job),
             findings,
         ]
     )

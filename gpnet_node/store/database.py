@@ -156,6 +156,7 @@ jobs = Table(
     Column("label_digest", String),
     Column("plan", String),  # JSON of results.acpc.Plan, as the operator gave it
     Column("refusal", String),  # why nothing is segmented: the job only reports that
+    Column("withdrawn", String),  # why its result no longer holds: what it was made of does not count
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Index("jobs_by_state", "state", "created_at"),
@@ -225,6 +226,17 @@ listed_images = Table(
     Column("sop_instance_uid", String, primary_key=True),
     Column("series_uid", String, nullable=False),  # which may not be here yet
     Index("listed_images_by_series", "series_uid"),
+)
+
+# What rejection notes say: instances that no longer count, which may not be here yet.
+rejected_instances = Table(
+    "rejected_instances",
+    metadata,
+    Column("note_uid", String, primary_key=True),  # SOP Instance UID of the note
+    Column("sop_instance_uid", String, primary_key=True),
+    Column("title", String, nullable=False),  # the note's, a code of DCM
+    Column("calling_ae", String, nullable=False),
+    Index("rejected_instances_by_instance", "sop_instance_uid"),
 )
 
 # Requests by peers that this node take over the safekeeping of what it holds (storage commitment).

@@ -11,9 +11,11 @@ from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
+from pydicom.uid import KeyObjectSelectionDocumentStorage
 
+from gpnet_node.errors import UnreadableInstanceError
 from gpnet_node.store.attributes import ATTRIBUTES
-from gpnet_node.store.states import Header
+from gpnet_node.store.states import REJECTION_TITLES, Header
 from gpnet_node.store.versions import UNREADABLE
 
 _COUNTED = (
@@ -22,8 +24,10 @@ _COUNTED = (
     "InConcatenationTotalNumber",
 )
 _LISTED = tuple(it for it in ATTRIBUTES.values() if not it.gathered)
+_OF_NOTES = ("ConceptNameCodeSequence", "CurrentRequestedProcedureEvidenceSequence")
 TAGS = (
     "SpecificCharacterSet",
+    *_OF_NOTES,
     *_COUNTED,
     *(it.keyword for it in _LISTED if it.keyword != "AvailableTransferSyntaxUID"),
 )
@@ -38,9 +42,11 @@ def header_of(data_set: Dataset) -> Header:
     """Return what is kept of a data set whose four UIDs are known to be there.
 
     A value of another kind than its element should have is left out: it is for listing and counting only, and
-    the file keeps it as it was sent.
+    the file keeps it as it was sent. Raises UnreadableInstanceError for a rejection note that does not say
+    what it rejects.
     """
     attributes = attributes_of(data_set)
+    title, rejects = _rejection(data_set, attributes["SOPClassUID"])
     return Header(
         sop_instance_uid=attributes["SOPInstanceUID"],
         sop_class_uid=attributes["SOPClassUID"],
@@ -56,8 +62,41 @@ def header_of(data_set: Dataset) -> Header:
         number_of_frames=_integer(attributes.get("NumberOfFrames", "")),
         concatenation_uid=_text(data_set, _TAG_OF["ConcatenationUID"]) or None,
         in_concatenation_total=_integer(_text(data_set, _TAG_OF["InConcatenationTotalNumber"])),
+        rejection_title=title,
+        rejects=rejects,
         attributes=attributes,
     )
+
+
+def _rejection(data_set: Dataset, sop_class_uid: str) -> tuple[str, tuple[str, ...]]:
+    """Title and evidence of a note that rejects instances; empty for everything else.
+
+    The evidence lists all that the content refers to (PS3.3 C.17.6.2.1).
+    """
+    if sop_class_uid != KeyObjectSelectionDocumentStorage:
+        return "", ()
+    try:
+        titles = [
+            str(code.CodeValue)
+            for code in data_set.ConceptNameCodeSequence
+            if code.CodingSchemeDesignator == "DCM" and code.CodeValue in REJECTION_TITLES
+        ]
+    except UNREADABLE:
+        return "", ()
+    if not titles:
+        return "", ()
+    try:
+        named = [
+            str(reference.ReferencedSOPInstanceUID)
+            for study in data_set.CurrentRequestedProcedureEvidenceSequence
+            for series in study.ReferencedSeriesSequence
+            for reference in series.ReferencedSOPSequence
+        ]
+    except UNREADABLE as exc:
+        raise UnreadableInstanceError(
+            f"the evidence of the rejection note cannot be read ({type(exc).__name__})"
+        ) from exc
+    return titles[0], tuple(dict.fromkeys(named))
 
 
 def attributes_of(data_set: Dataset) -> dict[str, str]:

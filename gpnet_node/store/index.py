@@ -4,7 +4,6 @@ The archive is the truth for instances; the index may lag behind it and is fille
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -22,11 +21,19 @@ from gpnet_node.store.database import (
     series_history,
     writing,
 )
-from gpnet_node.store.listing import Entry, entry_of, half_listed, list_received, list_whole
+from gpnet_node.store.listing import (
+    Entry,
+    entry_of,
+    half_listed,
+    list_received,
+    list_whole,
+    take_off_rejected,
+)
+from gpnet_node.store.rejections import is_rejected, reject, rejected_among, withdraw
+from gpnet_node.store.revisions import begin, correct, series_from, set_state, take_back, tell, touch
 from gpnet_node.store.states import (
     Arrival,
     AssociationOutcome,
-    Header,
     Instance,
     Series,
     SeriesEvent,
@@ -35,10 +42,11 @@ from gpnet_node.store.states import (
 
 
 class Index:
-    """The index tables."""
+    """The index tables. ``which_version`` of an instance counts, where it came with different content."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, which_version: Literal["latest", "first"] = "latest") -> None:
         self._engine = engine
+        self._which_version = which_version
 
     # -- associations ----------------------------------------------------------------------------------------
 
@@ -72,11 +80,12 @@ class Index:
     def record(self, batch: Sequence[Arrival], *, settled: bool = False) -> int:
         """Note instances that are safe in the archive, in one transaction; return how many were new.
 
-        A new one takes its series to ``receiving``, as a new revision if a decision had been made; one that
-        is a version beside another is told in the series' history. For one that is noted already nothing
-        happens except that its association counts for the series, and a series that was given up as
-        ``incomplete`` is looked at again, since its sender has come back. ``settled``: a series that this
-        makes is old news, and becomes ``complete`` without a job.
+        A new one that counts takes its series to ``receiving``, as a new revision if a decision had been
+        made; one that is a version beside another is told in the series' history. What no longer counts,
+        since another version takes its place or a rejection note names it, withdraws its results. For one
+        that is noted already nothing happens except that its association counts for the series, and a series
+        that was given up as ``incomplete`` is looked at again, since its sender has come back. ``settled``: a
+        series that this makes is old news, and becomes ``complete`` without a job.
         """
         with writing(self._engine) as connection:
             known = _known(connection, batch)
@@ -89,11 +98,16 @@ class Index:
             by_series: dict[str, list[Arrival]] = {}
             for arrival in new:
                 by_series.setdefault(arrival.header.series_uid, []).append(arrival)
+            rejected = rejected_among(connection, [arrival.header.sop_instance_uid for arrival in new])
             for series_uid, more in by_series.items():
-                _extend(connection, series_uid, more, settled=settled)
+                self._extend(connection, series_uid, more, rejected, settled=settled)
             if new:
                 connection.execute(insert(instances), [_row(arrival) for arrival in new])
-                list_received(connection, [entry_of(arrival) for arrival in new])
+                shown = [it for it in new if it.header.sop_instance_uid not in rejected]
+                list_received(connection, [entry_of(it) for it in shown if not it.header.rejects])
+            for note in new:
+                if note.header.rejects:
+                    _reject(connection, note, settled=settled)
             _link(connection, batch)
             return len(new)
 
@@ -104,12 +118,15 @@ class Index:
             rows = connection.execute(query.order_by(instances.c.version)).mappings()
             return tuple(map(_instance, rows))
 
-    def instances(
-        self, series_uid: str, which: Literal["latest", "first"] = "latest"
-    ) -> tuple[Instance, ...]:
-        """Return the instances of a series, of each the version that counts, by instance number and UID."""
-        order = instances.c.version.desc() if which == "first" else instances.c.version
+    def instances(self, series_uid: str, *, rejected_too: bool = False) -> tuple[Instance, ...]:
+        """Return what counts of a series, by instance number and UID: of each instance one version.
+
+        ``rejected_too``: also what rejection notes name.
+        """
+        order = instances.c.version.desc() if self._which_version == "first" else instances.c.version
         query = select(instances).where(instances.c.series_uid == series_uid).order_by(order)
+        if not rejected_too:
+            query = query.where(~is_rejected())
         with reading(self._engine) as connection:
             rows = connection.execute(query).mappings().all()
         counting = {row["sop_instance_uid"]: row for row in rows}  # the last of each UID stays
@@ -130,6 +147,38 @@ class Index:
         """Note what the headers say; results are listed if they may leave."""
         with writing(self._engine) as connection:
             list_whole(connection, entries)
+
+    def _extend(
+        self,
+        connection: Connection,
+        series_uid: str,
+        arrivals: Sequence[Arrival],
+        rejected: Mapping[str, str],
+        *,
+        settled: bool,
+    ) -> None:
+        """Make the series' row, or take it back to ``receiving``."""
+        now = max(arrival.received_at for arrival in arrivals)
+        found = connection.execute(select(series).where(series.c.uid == series_uid)).mappings().first()
+        if found is None:
+            begin(connection, arrivals[0].header, now, settled=settled)
+            found = connection.execute(select(series).where(series.c.uid == series_uid)).mappings().one()
+        row = series_from(found)
+        count = [it for it in arrivals if it.header.sop_instance_uid not in rejected and self._counts(it)]
+        corrected = [arrival for arrival in count if arrival.version > 1]
+        if count and not settled:
+            row = take_back(connection, row, f"{len(count)} more instances after it was {row.state}", now)
+        if corrected:
+            row = correct(connection, row, corrected[-1].header)
+            why = f"{len(corrected)} of its instances came again with other content"
+            withdraw(connection, series_uid, why, now=now)
+        touch(connection, row, now)
+        for sentence in _remarks(row, arrivals, rejected):
+            tell(connection, series_uid, row.state, row.revision, sentence, now)
+
+    def _counts(self, arrival: Arrival) -> bool:
+        """Whether it takes the place of what was there, or there was nothing."""
+        return arrival.version == 1 or self._which_version == "latest"
 
     # -- series ----------------------------------------------------------------------------------------------
 
@@ -174,80 +223,32 @@ class Index:
         return decided[-1] if decided else ""
 
 
-def set_state(
-    connection: Connection, row: Series, state: SeriesState, *, revision: int, sentence: str, now: datetime
-) -> bool:
-    """Move a series from what ``row`` says to ``state``, with its history row, in the caller's transaction.
-
-    Returns False, and changes nothing, if it was decided or extended since ``row`` was read.
-    """
-    same = and_(
-        series.c.uid == row.uid,
-        series.c.state == row.state,
-        series.c.revision == row.revision,
-        series.c.last_received_at == row.last_received_at,
-    )
-    decided_at = None if state is SeriesState.RECEIVING else now
-    change = {"state": state, "revision": revision, "reason": sentence, "decided_at": decided_at}
-    if connection.execute(update(series).where(same).values(change)).rowcount != 1:
-        return False
-    _tell(connection, row.uid, state, revision, sentence, now)
-    return True
-
-
-def series_from(row: RowMapping) -> Series:
-    """Return a row of the series table as a value."""
-    names = set(Series.__dataclass_fields__) - {"state"}
-    return Series(state=SeriesState(row["state"]), **{name: row[name] for name in names})
-
-
 def _known(connection: Connection, batch: Sequence[Arrival]) -> set[tuple[str, int]]:
     uids = {arrival.header.sop_instance_uid for arrival in batch}
     key = (instances.c.sop_instance_uid, instances.c.version)
     return {(uid, version) for uid, version in connection.execute(select(*key).where(key[0].in_(uids)))}
 
 
-def _extend(connection: Connection, series_uid: str, arrivals: Sequence[Arrival], *, settled: bool) -> None:
-    """Make the series' row, or take it back to ``receiving``."""
-    now = max(arrival.received_at for arrival in arrivals)
-    found = connection.execute(select(series).where(series.c.uid == series_uid)).mappings().first()
-    if found is None:
-        _begin(connection, arrivals[0].header, now, settled=settled)
-        found = connection.execute(select(series).where(series.c.uid == series_uid)).mappings().one()
-    row = series_from(found)
-    if row.state is not SeriesState.RECEIVING and not settled:
-        sentence = f"{len(arrivals)} more instances after it was {row.state}"
-        set_state(
-            connection, row, SeriesState.RECEIVING, revision=row.revision + 1, sentence=sentence, now=now
-        )
-        row = replace(row, state=SeriesState.RECEIVING, revision=row.revision + 1)
-    later = max(now, row.last_received_at)
-    connection.execute(update(series).where(series.c.uid == series_uid).values(last_received_at=later))
-    for sentence in _remarks(row, arrivals):
-        _tell(connection, series_uid, row.state, row.revision, sentence, now)
+def _reject(connection: Connection, note: Arrival, *, settled: bool) -> None:
+    """Take what a note names from its series, and withdraw the results that were made of it."""
+    for series_uid, sentence in reject(connection, note).items():
+        query = select(series).where(series.c.uid == series_uid)
+        row = series_from(connection.execute(query).mappings().one())
+        now = note.received_at
+        if settled or row.state is SeriesState.RECEIVING:
+            tell(connection, series_uid, row.state, row.revision, sentence, now)
+        else:
+            row = take_back(connection, row, sentence, now)
+        touch(connection, row, now)
+        withdraw(connection, series_uid, sentence, now=now)
+    take_off_rejected(connection, note.header.sop_instance_uid)
 
 
-def _begin(connection: Connection, header: Header, now: datetime, *, settled: bool) -> None:
-    state = SeriesState.COMPLETE if settled else SeriesState.RECEIVING
-    sentence = "recovered from the archive, without a job" if settled else "first instance received"
-    shown = ("study_uid", "modality", "description", "patient_id", "patient_name")
-    row = {
-        **{name: getattr(header, name) for name in shown},
-        "uid": header.series_uid,
-        "state": state,
-        "revision": 1,
-        "reason": sentence,
-        "created_at": now,
-        "last_received_at": now,
-        "decided_at": now if settled else None,
-    }
-    connection.execute(insert(series).values(row))
-    _tell(connection, header.series_uid, state, 1, sentence, now)
-
-
-def _remarks(row: Series, arrivals: Sequence[Arrival]) -> Iterator[str]:
+def _remarks(row: Series, arrivals: Sequence[Arrival], rejected: Mapping[str, str]) -> Iterator[str]:
     for arrival in arrivals:
         uid = arrival.header.sop_instance_uid
+        if uid in rejected:
+            yield f"instance {uid} came after it was rejected by {rejected[uid]}"
         if arrival.version > 1:
             yield f"instance {uid} came again with other content and is kept as version {arrival.version}"
         if arrival.header.study_uid != row.study_uid:
@@ -277,13 +278,6 @@ def _link(connection: Connection, batch: Sequence[Arrival]) -> None:
                 sentence=sentence,
                 now=at,
             )
-
-
-def _tell(
-    connection: Connection, uid: str, state: SeriesState, revision: int, sentence: str, now: datetime
-) -> None:
-    row = {"series_uid": uid, "at": now, "state": state, "revision": revision, "sentence": sentence}
-    connection.execute(insert(series_history).values(row))
 
 
 def _row(arrival: Arrival) -> Mapping[str, object]:

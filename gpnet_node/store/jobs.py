@@ -9,21 +9,36 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, and_, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    RowMapping,
+    and_,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from gpnet_node.errors import StaleJobError, StorageError
 from gpnet_node.store.database import job_history, jobs, outbox, reading, results, series, writing
-from gpnet_node.store.debts import forget_refusal, owe, owe_again
+from gpnet_node.store.debts import forget_notices, owe, owe_again
 from gpnet_node.store.listing import follow_job
 from gpnet_node.store.states import (
     JOB_ARROWS,
+    NOTICES,
     REFUSAL,
     REJECTION,
     STORED,
+    WITHDRAWAL,
     Job,
     JobEvent,
     JobState,
     Outcome,
+    Replaced,
     ResultObject,
 )
 
@@ -59,7 +74,7 @@ class Jobs:
         ``plan`` and ``refusal``: see :class:`Job`.
         """
         uid = self._new_uid()
-        for row in _rows_of_series(connection, series_uid):
+        for row in jobs_of_series(connection, series_uid):
             if JobState.SUPERSEDED in JOB_ARROWS[row.state]:
                 move(connection, row, JobState.SUPERSEDED, f"superseded by job {uid}", now=now)
         job = Job(
@@ -148,7 +163,7 @@ class Jobs:
                 "label_digest": outcome.label_digest,
                 **_NO_LEASE,
             }
-            forget_refusal(connection, job_uid, paid_too=True)  # of an attempt before this one
+            forget_notices(connection, job_uid, NOTICES, paid_too=True)  # of an attempt before this one
             for result in outcome.results:
                 row = {**vars(result), "job_uid": job_uid, "path": result.path.as_posix()}
                 connection.execute(insert(results).values(row))
@@ -199,7 +214,7 @@ class Jobs:
             job = _in_state(connection, job_uid, "released", JobState.NEEDS_REVIEW)
             if not _has_results(connection, job_uid):
                 raise StorageError(f"job {job_uid} wrote no objects: there is nothing to release")
-            forget_refusal(connection, job_uid, paid_too=False)
+            forget_notices(connection, job_uid, {REFUSAL}, paid_too=False)
             owe_again(connection, job_uid, now=now)
             return move(connection, job, JobState.WRITTEN, "released by the operator", now=now)
 
@@ -250,21 +265,42 @@ class Jobs:
         with reading(self._engine) as connection:
             return tuple(map(_result, connection.execute(query).mappings()))
 
-    def replaced_by(self, job: Job) -> tuple[ResultObject, ...]:
+    def replaced_by(self, job: Job) -> Replaced:
         """Return what peers hold of the latest earlier job of the series that anything was delivered of."""
-        paid = and_(outbox.c.job_uid == results.c.job_uid, outbox.c.name == results.c.name)
-        query = (
-            select(results)
-            .distinct()
-            .join(outbox, paid)
-            .join(jobs, jobs.c.uid == results.c.job_uid)
-            .where(jobs.c.series_uid == job.series_uid, jobs.c.uid != job.uid)
-            .where(outbox.c.state.in_(STORED), results.c.kind.not_in([REFUSAL, REJECTION]))
-            .order_by(jobs.c.created_at.desc(), results.c.name)
-        )
         with reading(self._engine) as connection:
-            rows = connection.execute(query).mappings().all()
-        return tuple(_result(row) for row in rows if row["job_uid"] == rows[0]["job_uid"])
+            return replaced(connection, job.series_uid, by=job.uid)
+
+
+def replaced(connection: Connection, series_uid: str, *, by: str = "") -> Replaced:
+    """Return what peers hold of the latest job but ``by``; nothing where a note has withdrawn that."""
+    paid = and_(outbox.c.job_uid == results.c.job_uid, outbox.c.name == results.c.name)
+    query = (
+        select(results, outbox.c.peer, jobs.c.withdrawn)
+        .join(outbox, paid)
+        .join(jobs, jobs.c.uid == results.c.job_uid)
+        .where(jobs.c.series_uid == series_uid, jobs.c.uid != by, ~_is_withdrawn_by_note(by))
+        .where(outbox.c.state.in_(STORED), results.c.kind.not_in([*NOTICES, REJECTION]))
+        .order_by(jobs.c.created_at.desc(), results.c.name)
+    )
+    rows = connection.execute(query).mappings().all()
+    latest = [row for row in rows if row["job_uid"] == rows[0]["job_uid"]]
+    return Replaced(
+        results=tuple({row["name"]: _result(row) for row in latest}.values()),
+        peers=tuple(dict.fromkeys(row["peer"] for row in latest)),
+        withdrawn=latest[0]["withdrawn"] if latest else None,
+    )
+
+
+def _is_withdrawn_by_note(by: str) -> ColumnElement[bool]:
+    """Whether a later job than that of ``jobs``, and not ``by``, has written that its result is withdrawn."""
+    later, notes = jobs.alias(), results.alias()
+    return exists().where(
+        notes.c.job_uid == later.c.uid,
+        notes.c.kind == WITHDRAWAL,
+        later.c.series_uid == jobs.c.series_uid,
+        later.c.created_at > jobs.c.created_at,
+        later.c.uid != by,
+    )
 
 
 def _result(row: RowMapping) -> ResultObject:
@@ -273,8 +309,8 @@ def _result(row: RowMapping) -> ResultObject:
 
 
 def _has_results(connection: Connection, job_uid: str) -> bool:
-    """Whether a job wrote more than the report that says why it did not."""
-    own = and_(results.c.job_uid == job_uid, results.c.kind != REFUSAL)
+    """Whether a job wrote more than notices."""
+    own = and_(results.c.job_uid == job_uid, results.c.kind.not_in(NOTICES))
     return bool(connection.scalar(select(func.count()).where(own)))
 
 
@@ -327,7 +363,8 @@ def _oldest_claimable(connection: Connection, now: datetime) -> Job | None:
     return None if row is None else _job(row)
 
 
-def _rows_of_series(connection: Connection, series_uid: str) -> Sequence[Job]:
+def jobs_of_series(connection: Connection, series_uid: str) -> Sequence[Job]:
+    """Return every job of a series in the caller's transaction."""
     rows = connection.execute(select(jobs).where(jobs.c.series_uid == series_uid)).mappings()
     return [_job(row) for row in rows]
 

@@ -2,10 +2,11 @@
 
 What was received is listed as it is indexed. Results are listed when their job comes to a state in which they
 may leave, and taken off when it leaves that: a result that waits for review, was rejected or is superseded
-cannot be asked for. Of a patient, study or series the value received last counts, unless it is empty.
+cannot be asked for, nor can what a note rejects, nor that note. Of a patient, study or series the value
+received last counts, unless it is empty; a series is in its first study until it is corrected.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, exists, or_, select, update
@@ -17,9 +18,10 @@ from gpnet_node.store.database import (
     catalogue_series,
     catalogue_studies,
     jobs,
+    rejected_instances,
     results,
 )
-from gpnet_node.store.states import Arrival, JobState
+from gpnet_node.store.states import WITHDRAWAL, Arrival, JobState
 
 # A job with results is ``failed`` only where a peer refused one of them: the others still leave.
 MAY_LEAVE = frozenset({JobState.WRITTEN, JobState.DELIVERED, JobState.CONFIRMED, JobState.FAILED})
@@ -85,8 +87,9 @@ def follow_job(connection: Connection, job_uid: str, before: JobState, after: Jo
 
 
 def list_results(connection: Connection, job_uid: str) -> None:
-    """List the results of a job, as far as their attributes are known."""
-    known = and_(results.c.job_uid == job_uid, results.c.attributes.is_not(None))
+    """List the results of a job, as far as their attributes are known; no note of a withdrawal."""
+    shown = and_(results.c.job_uid == job_uid, results.c.kind != WITHDRAWAL)
+    known = and_(shown, results.c.attributes.is_not(None))
     entries = [
         Entry(
             attributes=row["attributes"],
@@ -126,16 +129,28 @@ def list_whole(connection: Connection, entries: Sequence[Entry]) -> None:
             list_results(connection, job_uid)
 
 
+def take_off_rejected(connection: Connection, note_uid: str) -> None:
+    """Remove what a note rejects of what was received (IHE RAD TF-2 4.66.4.1.3)."""
+    named = select(rejected_instances.c.sop_instance_uid).where(rejected_instances.c.note_uid == note_uid)
+    columns = catalogue_instances.c
+    take_off(connection, and_(columns.SOPInstanceUID.in_(named), columns.job_uid.is_(None)))
+
+
 def take_off(connection: Connection, which: ColumnElement[bool]) -> None:
     """Take instances off the catalogue, and the series and studies that then hold nothing."""
-    instances, series, studies = catalogue_instances.c, catalogue_series.c, catalogue_studies.c
+    instances, series = catalogue_instances.c, catalogue_series.c
     uids = list(connection.scalars(select(instances.SeriesInstanceUID).where(which).distinct()))
     query = select(series.StudyInstanceUID).where(series.SeriesInstanceUID.in_(uids)).distinct()
     study_uids = list(connection.scalars(query))
     connection.execute(delete(catalogue_instances).where(which))
     held = exists().where(instances.SeriesInstanceUID == series.SeriesInstanceUID)
     connection.execute(delete(catalogue_series).where(series.SeriesInstanceUID.in_(uids), ~held))
-    held = exists().where(series.StudyInstanceUID == studies.StudyInstanceUID)
+    _drop_empty_studies(connection, study_uids)
+
+
+def _drop_empty_studies(connection: Connection, study_uids: Collection[str]) -> None:
+    studies = catalogue_studies.c
+    held = exists().where(catalogue_series.c.StudyInstanceUID == studies.StudyInstanceUID)
     connection.execute(delete(catalogue_studies).where(studies.StudyInstanceUID.in_(study_uids), ~held))
 
 
@@ -148,11 +163,14 @@ def _list(connection: Connection, entries: Sequence[Entry]) -> None:
         columns.SeriesInstanceUID.in_(uids)
     )
     study_of: dict[str, str] = {row[0]: row[1] for row in connection.execute(query)}
+    before = set(study_of.values())
     studies: dict[str, dict[str, str]] = {}
     series: dict[str, dict[str, str]] = {}
     for entry in entries:
         it = entry.attributes
         uid = it["SeriesInstanceUID"]
+        if entry.version > 1:  # corrected: the series belongs where it now says
+            study_of[uid] = it["StudyInstanceUID"]
         study_uid = study_of.setdefault(uid, it["StudyInstanceUID"])  # the first study has the series
         if study_uid == it["StudyInstanceUID"]:
             _merge(studies.setdefault(study_uid, dict.fromkeys(_STUDY, "")), it)
@@ -161,6 +179,7 @@ def _list(connection: Connection, entries: Sequence[Entry]) -> None:
     _upsert(connection, catalogue_studies, "StudyInstanceUID", studies.values())
     _upsert(connection, catalogue_series, "SeriesInstanceUID", series.values())
     _upsert_instances(connection, entries)
+    _drop_empty_studies(connection, before - set(study_of.values()))
 
 
 def _merge(row: dict[str, str], attributes: Mapping[str, str]) -> None:
@@ -173,11 +192,10 @@ def _upsert(connection: Connection, table: Table, key: str, rows: Iterable[Mappi
     if not (values := list(rows)):
         return
     statement = upsert(table)
-    fixed = {key, "StudyInstanceUID"}
     change = {
         column.name: case((new != "", new), else_=column)
         for column, new in zip(table.c, statement.excluded, strict=True)
-        if column.name not in fixed
+        if column.name != key
     }
     connection.execute(statement.on_conflict_do_update(index_elements=[key], set_=change), values)
 

@@ -1,7 +1,9 @@
 """The outbox: which written object is owed to which peer, and how often it was tried.
 
 A debt is due only while its job is ``written``, or ``failed`` because another object of it was refused: a job
-that needs review, is superseded or cancelled sends nothing, but for the report which says why (a refusal).
+that needs review, is superseded or cancelled sends nothing, but for the report which says why (a refusal) and
+the note that rejects an older result which no longer holds (a withdrawal): that leaves whatever became of its
+job.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,7 +18,7 @@ from gpnet_node.config import RetryConfig
 from gpnet_node.errors import StorageError
 from gpnet_node.store.database import jobs, outbox, reading, results, writing
 from gpnet_node.store.jobs import get_job, move
-from gpnet_node.store.states import REFUSAL, STORED, DebtState, JobState
+from gpnet_node.store.states import REFUSAL, STORED, WITHDRAWAL, DebtState, JobState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +51,16 @@ class Outbox:
 
     def due(self, *, now: datetime, limit: int = 1000) -> tuple[Debt, ...]:
         """Return what should be sent now, ordered by peer, job and kind: one association per peer will do."""
-        payable = or_(
-            jobs.c.state.in_([JobState.WRITTEN, JobState.FAILED]),
-            and_(results.c.kind == REFUSAL, jobs.c.state.in_([JobState.NEEDS_REVIEW, JobState.REJECTED])),
-        )
-        due = and_(outbox.c.state == DebtState.OWED, outbox.c.next_attempt_at <= now, payable)
+        due = and_(outbox.c.state == DebtState.OWED, outbox.c.next_attempt_at <= now, _payable())
         query = _debts().where(due).order_by(outbox.c.peer, jobs.c.created_at, outbox.c.id).limit(limit)
         with reading(self._engine) as connection:
             return tuple(_debt(row) for row in connection.execute(query).mappings())
+
+    def is_payable(self, debt: Debt) -> bool:
+        """Whether a debt may still be paid: its job may have been superseded since it was found due."""
+        query = _debts().where(_still_owed(debt), _payable())
+        with reading(self._engine) as connection:
+            return connection.execute(query).first() is not None
 
     def of_job(self, job_uid: str) -> tuple[Debt, ...]:
         """Return every debt of a job, paid or not."""
@@ -201,6 +205,14 @@ def _debts() -> Select[Any]:
         outbox, results.c.kind, results.c.sop_class_uid, results.c.sop_instance_uid, results.c.path
     )
     return query.join(results, same).join(jobs, jobs.c.uid == outbox.c.job_uid)
+
+
+def _payable() -> ColumnElement[bool]:
+    return or_(
+        jobs.c.state.in_([JobState.WRITTEN, JobState.FAILED]),
+        and_(results.c.kind == REFUSAL, jobs.c.state.in_([JobState.NEEDS_REVIEW, JobState.REJECTED])),
+        results.c.kind == WITHDRAWAL,
+    )
 
 
 def _still_owed(debt: Debt) -> ColumnElement[bool]:

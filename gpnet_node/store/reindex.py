@@ -56,6 +56,7 @@ def _fill_up(
     found = list(archive.instances())
     known = kept | doomed(archive)
     missing = [(version, path) for _, version, path in found if path not in known]
+    missing.sort(key=lambda it: _arrived(archive.root / it[1]))  # what came last has the last word again
     if kept:
         old = datetime.min.replace(tzinfo=UTC)
     added, unreadable = 0, []
@@ -105,6 +106,13 @@ def as_kept(root: Path, arrival: Arrival) -> Arrival:
     except (OSError, UnreadableInstanceError, *UNREADABLE) as exc:
         raise StorageError(f"{arrival.path} cannot be read again ({type(exc).__name__})") from exc
     return replace(there, received_at=arrival.received_at, calling_ae=arrival.calling_ae)
+
+
+def _arrived(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # it will be named when it is read
+        return 0.0
 
 
 def _arrival(root: Path, path: Path, version: int) -> Arrival:

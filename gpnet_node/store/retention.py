@@ -35,6 +35,7 @@ from gpnet_node.store.database import (
     outbox,
     performed_steps,
     reading,
+    rejected_instances,
     results,
     series,
     series_associations,
@@ -45,7 +46,7 @@ from gpnet_node.store.listing import take_off
 from gpnet_node.store.removal import Removal, carry_out, is_newer, note, noted, removing
 from gpnet_node.store.states import DebtState, JobState, SeriesState
 
-# Nothing is left to do for a job in one of these, if it owes nothing: with no destination one stays `written`.
+# Nothing is left to do for a job in one of these, if it owes nothing: with no receiver it stays `written`.
 # Of the last two nothing leaves, whatever they owe.
 _DONE = (JobState.WRITTEN, JobState.DELIVERED, JobState.CONFIRMED, JobState.REJECTED)
 _DROPPED = (JobState.SUPERSEDED, JobState.CANCELLED)
@@ -179,6 +180,12 @@ class Retention:
                 and_(unconfirmed, jobs.c.state == JobState.DELIVERED),
             ),
         )
+        note = instances.alias()
+        still_rejects = exists().where(
+            note.c.series_uid == series.c.uid,
+            rejected_instances.c.note_uid == note.c.sop_instance_uid,
+            rejected_instances.c.sop_instance_uid == instances.c.sop_instance_uid,
+        )
         owed = select(commitments.c.transaction_uid).where(commitments.c.state == DebtState.OWED)
         asked = commitment_instances.c.transaction_uid.in_(owed)
         return (
@@ -187,6 +194,7 @@ class Retention:
             ~received,
             ~at_work,
             ~owing,
+            ~still_rejects,
             series.c.uid.not_in(_naming(asked)),
         )
 
@@ -240,6 +248,8 @@ def _delete(connection: Connection, expired: Expired) -> None:
     uid, listed = expired.series_uid, catalogue_instances.c
     received = and_(listed.SeriesInstanceUID == uid, listed.job_uid.is_(None))
     take_off(connection, or_(received, listed.job_uid.in_(expired.jobs)))
+    notes = select(instances.c.sop_instance_uid).where(instances.c.series_uid == uid)
+    connection.execute(delete(rejected_instances).where(rejected_instances.c.note_uid.in_(notes)))
     for table in (outbox, results, job_history):
         connection.execute(delete(table).where(table.c.job_uid.in_(expired.jobs)))
     for table in (jobs, instances, series_associations, series_history):

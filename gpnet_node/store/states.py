@@ -9,6 +9,19 @@ from types import MappingProxyType
 
 REFUSAL = "refusal"  # the kind of the report that says why a series was not segmented
 REJECTION = "rejection"  # that of the note which rejects an older result
+WITHDRAWAL = "withdrawal"  # that of the note which rejects an older result that no longer holds
+# They leave before their job is released, or though it came to nothing.
+NOTICES = frozenset({REFUSAL, WITHDRAWAL})
+
+# Titles of Key Object Selections that reject what they name (PS3.16 CID 7011, coding scheme DCM). Not 113039,
+# Data Retention Policy Expired: what the sender no longer keeps is not wrong.
+REJECTION_TITLES: Mapping[str, str] = MappingProxyType(
+    {
+        "113001": "Rejected for Quality Reasons",
+        "113037": "Rejected for Patient Safety Reasons",
+        "113038": "Incorrect Modality Worklist Entry",
+    }
+)
 
 
 class SeriesState(StrEnum):
@@ -44,7 +57,7 @@ class JobState(StrEnum):
     PARKED = "parked"
     """Too many attempts were lost with their worker or came to nothing; not tried again by itself."""
     SUPERSEDED = "superseded"
-    """A newer job for the same series takes its place."""
+    """A newer job for the same series takes its place, or what it was made of no longer counts."""
     CANCELLED = "cancelled"
     """The operator stopped it."""
 
@@ -113,7 +126,7 @@ class Job:
     """One job row, as it was when read. ``created_at`` dates every object written for it.
 
     ``plan``: JSON of where the commissures lie, if the operator told it. ``refusal``: why nothing is to be
-    segmented; the job then only reports that.
+    segmented; the job then only reports that. ``withdrawn``: why its result no longer holds.
     """
 
     uid: str
@@ -131,6 +144,7 @@ class Job:
     label_digest: str | None = None
     plan: str | None = None
     refusal: str | None = None
+    withdrawn: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,12 +176,21 @@ class ResultObject:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Replaced:
+    """What ``peers`` hold of an older job, if anything. ``withdrawn``: why it no longer holds."""
+
+    results: tuple[ResultObject, ...]
+    peers: tuple[str, ...]
+    withdrawn: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How a worker's run ended: ``written``, ``rejected``, ``needs_review`` or ``failed``, and why.
 
     ``owed`` lists (name, peer): which object goes to whom. It is sent once the job is ``written``, so that
-    nothing leaves of a job that needs review before its release; only a ``refusal``, the report that says why
-    nothing comes, leaves of a job that ended otherwise.
+    nothing leaves of a job that needs review before its release; only ``NOTICES``, the report that says why
+    nothing comes and the note that rejects what no longer holds, leave of a job that ended otherwise.
     """
 
     state: JobState
@@ -183,7 +206,7 @@ class Outcome:
         with_results = {JobState.WRITTEN, JobState.NEEDS_REVIEW}
         if self.state not in with_results | {JobState.REJECTED, JobState.FAILED}:
             raise ValueError(f"a run cannot end as {self.state}")
-        if {it.kind for it in self.results} - {REFUSAL} and self.state not in with_results:
+        if {it.kind for it in self.results} - NOTICES and self.state not in with_results:
             raise ValueError(f"a job that is {self.state} has no results")
         if {name for name, _ in self.owed} - {result.name for result in self.results}:
             raise ValueError("an object is owed that was not written")
@@ -218,6 +241,8 @@ class Header:
     number_of_frames: int | None = None  # None for a classic image
     concatenation_uid: str | None = None
     in_concatenation_total: int | None = None
+    rejection_title: str = ""  # of a note that rejects instances: one of REJECTION_TITLES
+    rejects: tuple[str, ...] = ()  # by SOP Instance UID
     attributes: Mapping[str, str] = field(default_factory=dict, hash=False)  # for the catalogue, by keyword
 
 

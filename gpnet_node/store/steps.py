@@ -30,7 +30,7 @@ from gpnet_node.store.database import (
     series,
     writing,
 )
-from gpnet_node.store.index import series_from, set_state
+from gpnet_node.store.revisions import series_from, set_state
 from gpnet_node.store.states import SeriesState
 
 

@@ -1,6 +1,6 @@
-"""What the self-check asks of a rejection note and of a report that nothing was segmented."""
+"""What the self-check asks of rejection notes and of a report that nothing was segmented."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from gpnet_node.results.check.identity import check_identity, identity_of, read_
 from gpnet_node.results.content import Content
 
 _REJECTED_FOR_QUALITY = "113001"
+_REJECTED_FOR_SAFETY = "113037"
 
 
 def check_rejection(data: bytes, content: Content, findings: Findings) -> None:
@@ -22,10 +23,25 @@ def check_rejection(data: bytes, content: Content, findings: Findings) -> None:
     """
     note = _read(data, "rejection note")
     check_identity("rejection note", note, read_identity(content.volume), findings)
-    title = note.ConceptNameCodeSequence[0].CodeValue
-    findings.expect(title == _REJECTED_FOR_QUALITY, f"the rejection note is titled {title}")
-    named = set(_named(note))
     older = {it.sop_instance_uid for it in content.background.replaces}
+    _check_named(note, _REJECTED_FOR_QUALITY, older, findings)
+
+
+def check_withdrawal(data: bytes, result: Path, older: Collection[str]) -> None:
+    """The note rejects exactly the objects of the older result, of which ``result`` is one, in its study.
+
+    Raises SelfCheckError, and StorageError where the result cannot be read.
+    """
+    note, findings = _read(data, "rejection note"), Findings()
+    check_identity("rejection note", note, identity_of(result), findings)
+    _check_named(note, _REJECTED_FOR_SAFETY, set(older), findings)
+    findings.raise_any()
+
+
+def _check_named(note: Dataset, wanted: str, older: set[str], findings: Findings) -> None:
+    title = note.ConceptNameCodeSequence[0].CodeValue
+    findings.expect(title == wanted, f"the rejection note is titled {title}")
+    named = set(_named(note))
     findings.expect(
         named == older, f"the rejection note names {len(named & older)} of {len(older)} objects, and "
         f"{len(named - older)} others",
