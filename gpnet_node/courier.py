@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
 
+from gpnet_node.audit.trail import Trail
 from gpnet_node.config import Configuration, PeerConfig
 from gpnet_node.dimse.commitment import ask, report
 from gpnet_node.dimse.held import find_held
@@ -49,12 +50,14 @@ class Courier:
         configuration: Configuration,
         outbox: Outbox,
         commitments: Commitments,
+        trail: Trail,
         clock: Callable[[], datetime],
     ) -> None:
         self._configuration = configuration
         self._archive = configuration.node.archive
         self._outbox = outbox
         self._commitments = commitments
+        self._trail = trail
         self._clock = clock
 
     def run(self, stop: threading.Event, *, poll_seconds: float = 1.0) -> None:
@@ -148,7 +151,8 @@ class Courier:
 
     def _pay(self, peer: PeerConfig, debts: Sequence[Debt]) -> None:
         paths = [self._archive / debt.path for debt in debts]
-        for debt, outcome in zip(debts, send(peer, paths, node=self._configuration.node), strict=True):
+        outcomes = send(peer, paths, node=self._configuration.node, trail=self._trail)
+        for debt, outcome in zip(debts, outcomes, strict=True):
             self._record(debt, outcome)
 
     def _put_off(self, debts: Iterable[Debt], comment: str) -> None:

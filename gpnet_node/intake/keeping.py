@@ -127,4 +127,5 @@ def keep(
         received_at=clock(),
         association_id=None,
         calling_ae=announced.sender,
+        new=kept.new,
     )
