@@ -8,8 +8,9 @@ loads torch.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, get_args
@@ -129,7 +130,7 @@ def _parts(folder: Path | None, *, make: bool = False) -> Iterator["Parts"]:
     try:
         yield parts
     finally:
-        parts.engine.dispose()
+        parts.close()
 
 
 # -- running -------------------------------------------------------------------------------------------------
@@ -249,15 +250,18 @@ def send(
 ) -> None:
     """Send files to a peer by C-STORE on one association. Exit status 1 if one was not stored."""
     from gpnet_node import display
+    from gpnet_node.audit.trail import open_trail
     from gpnet_node.dimse import sender
     from gpnet_node.imaging.frames import find_files
+    from gpnet_node.node import now
 
     configuration = _configuration(config)
     paths = [found for path in files for found in (find_files(path) if path.is_dir() else (path,))]
     outcomes = []
-    with Progress(console=errors, transient=True) as progress:
+    trail = open_trail(configuration.node, owner="operator", clock=now)
+    with closing(trail), Progress(console=errors, transient=True) as progress:
         for outcome in progress.track(
-            sender.send(configuration.peer(peer), paths, node=configuration.node),
+            sender.send(configuration.peer(peer), paths, node=configuration.node, trail=trail),
             total=len(paths),
             description=f"sending to {peer}",
         ):
@@ -430,25 +434,25 @@ def status(
 @app.command()
 def retry(job: JobUid, config: ConfigFolder = None) -> None:
     """Let a failed or parked job go on: sending, if its objects are written; else from the start."""
-    _move(config, lambda jobs, now: jobs.retry(job, now=now))
+    _move("retry", config, lambda jobs, now: jobs.retry(job, now=now))
 
 
 @app.command()
 def release(job: JobUid, config: ConfigFolder = None) -> None:
     """Let the objects of a job that needs review leave."""
-    _move(config, lambda jobs, now: jobs.release(job, now=now))
+    _move("release", config, lambda jobs, now: jobs.release(job, now=now))
 
 
 @app.command()
 def reject(job: JobUid, config: ConfigFolder = None) -> None:
     """Keep the objects of a job that needs review from leaving, for good."""
-    _move(config, lambda jobs, now: jobs.reject(job, now=now))
+    _move("reject", config, lambda jobs, now: jobs.reject(job, now=now))
 
 
 @app.command()
 def cancel(job: JobUid, config: ConfigFolder = None) -> None:
     """Stop a job that has not reached its end; nothing more of it is sent."""
-    _move(config, lambda jobs, now: jobs.cancel(job, now=now))
+    _move("cancel", config, lambda jobs, now: jobs.cancel(job, now=now))
 
 
 @app.command()
@@ -461,14 +465,18 @@ def reprocess(
     from gpnet_node.results.acpc import read_plan
 
     told = None if plan is None else read_plan(plan).model_dump_json()
-    _move(config, lambda jobs, now: jobs.reprocess(series, plan=told, now=now))
+    _move("reprocess", config, lambda jobs, now: jobs.reprocess(series, plan=told, now=now))
 
 
-def _move(config: Path | None, how: "Callable[[Jobs, datetime], Job]") -> None:
+def _move(verb: str, config: Path | None, how: "Callable[[Jobs, datetime], Job]") -> None:
+    from gpnet_node.audit.trail import Traced
     from gpnet_node.node import now
 
     with _parts(config) as parts:
         job = how(parts.jobs, now())
+        if parts.trail.is_on:
+            held = parts.catalogue.held(series_uids=[job.series_uid])
+            parts.trail.decided(verb, Counter(map(Traced.of, held)))
     typer.echo(f"job {job.uid} is {job.state}")
 
 

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import Field, field_validator, model_validator
 
+from gpnet_node.audit_config import AuditConfig
 from gpnet_node.eligibility import EligibilityConfig
 from gpnet_node.errors import ConfigurationError
 from gpnet_node.result_profile import BINARY, USUAL_PROFILE, ObjectKind, ResultProfile, SegForm
@@ -103,6 +104,7 @@ class NodeConfig(Section):
     retention: RetentionConfig = RetentionConfig()
     tls: TlsConfig = TlsConfig()
     web: WebConfig = WebConfig()
+    audit: AuditConfig | None = None  # None: no audit messages
 
     def local(self, moment: datetime) -> datetime:
         """Tell a moment in the node's time zone."""
@@ -237,6 +239,9 @@ class Configuration(Section):
             yield NODE_FILE, ("web", key), sentence
         for key, sentence in self.node.tls.faults():
             yield NODE_FILE, ("tls", key), sentence
+        if self.node.audit is not None:
+            faults = self.node.audit.faults(self.node.archive, has_certificates=self.node.tls.enabled)
+            yield from ((NODE_FILE, ("audit", key), sentence) for key, sentence in faults)
         for index, peer in enumerate(self.peers):
             if peer.tls and not self.node.tls.enabled:
                 yield PEERS_FILE, ("peer", index, "tls"), f"there is no [tls] in {NODE_FILE}"
@@ -279,7 +284,13 @@ def load(folder: Path) -> Configuration:
     peers = files[PEERS_FILE].validated(_PeersFile)
     routes = files[ROUTES_FILE].validated(_RoutesFile)
     paths = {k: (folder / getattr(node, k)).resolve() for k in ("archive", "database", "model_weights")}
-    changed = {**paths, "web": node.web.resolved(folder), "tls": node.tls.resolved(folder)}
+    audit = None if node.audit is None else node.audit.resolved(paths["archive"])
+    changed = {
+        **paths,
+        "web": node.web.resolved(folder),
+        "tls": node.tls.resolved(folder),
+        "audit": audit,
+    }
     configuration = Configuration(node=node.model_copy(update=changed), peers=peers.peer, routes=routes.route)
     faults = [files[name].fault(key, sentence) for name, key, sentence in configuration.faults()]
     if faults:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
 
+from gpnet_node.audit.trail import Trail
 from gpnet_node.config import Configuration, PeerConfig
 from gpnet_node.dimse.commitment import ask, report
 from gpnet_node.dimse.held import find_held
@@ -50,12 +51,14 @@ class Courier:
         configuration: Configuration,
         outbox: Outbox,
         commitments: Commitments,
+        trail: Trail,
         clock: Callable[[], datetime],
     ) -> None:
         self._configuration = configuration
         self._archive = configuration.node.archive
         self._outbox = outbox
         self._commitments = commitments
+        self._trail = trail
         self._clock = clock
 
     def run(self, stop: threading.Event, *, poll_seconds: float = 1.0) -> None:
@@ -150,7 +153,7 @@ class Courier:
     def _pay(self, peer: PeerConfig, debts: Sequence[Debt]) -> None:
         """Send on one association, which ends early where an object must not leave any more."""
         paths = [self._archive / debt.path for debt in debts]
-        with closing(send(peer, paths, node=self._configuration.node)) as outcomes:
+        with closing(send(peer, paths, node=self._configuration.node, trail=self._trail)) as outcomes:
             for debt in debts:
                 if not self._outbox.is_payable(debt):
                     log.info("an object is withheld", job=debt.job_uid, object=debt.name, peer=debt.peer)

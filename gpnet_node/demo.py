@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage, SegmentationStorage
 
+from gpnet_node.audit.trail import open_trail
 from gpnet_node.config import SHIPPED_MODEL, Configuration, NodeConfig, PeerConfig, defaults
 from gpnet_node.dimse.sender import Verdict, send
 from gpnet_node.errors import GpnetError, PeerError, StorageError
@@ -128,7 +129,7 @@ def _pacs(root: Path) -> Iterator[tuple[Index, int]]:
         yield parts.index, port
     finally:
         receiver.drain(seconds=5)
-        parts.engine.dispose()
+        parts.close()
 
 
 def _configuration(root: Path, pacs_port: int) -> Configuration:
@@ -145,7 +146,8 @@ def _configuration(root: Path, pacs_port: int) -> Configuration:
 def _send(images: Sequence[Path], port: int, node: NodeConfig) -> None:
     there = PeerConfig(name="node", ae_title=node.ae_title, host=LOOPBACK, port=port)
     scanner = NodeConfig(ae_title="SCANNER7T", archive=node.archive)
-    for outcome in send(there, images, node=scanner):
+    trail = open_trail(scanner, owner="scanner", clock=now)
+    for outcome in send(there, images, node=scanner, trail=trail):
         if outcome.verdict is not Verdict.DELIVERED:
             raise PeerError(f"the node did not take an image: {outcome.text}")
 
@@ -163,7 +165,7 @@ def _wait_for_delivery(configuration: Configuration) -> float:
                     raise GpnetError(f"the job ended as {job.state}: {job.reason}")
             time.sleep(0.1)
     finally:
-        parts.engine.dispose()
+        parts.close()
     raise PeerError(f"nothing reached the PACS within {_DEADLINE_SECONDS:g} s")
 
 

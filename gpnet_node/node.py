@@ -20,10 +20,12 @@ from uuid import uuid4
 
 from sqlalchemy import Engine
 
+from gpnet_node.audit.trail import Trail, open_trail
 from gpnet_node.completeness import Watcher
 from gpnet_node.config import Configuration, RouteConfig
 from gpnet_node.courier import Courier
 from gpnet_node.dimse.commitment import CommitmentDesk
+from gpnet_node.dimse.indexer import Indexer
 from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.receiver import Receiver
 from gpnet_node.errors import ConfigurationError, DamagedDatabaseError, StorageError
@@ -82,7 +84,13 @@ class Parts:
     outbox: Outbox
     commitments: Commitments
     retention: Retention
+    trail: Trail
     owner: str
+
+    def close(self) -> None:
+        """Let go of the database, and write what audit messages wait."""
+        self.engine.dispose()
+        self.trail.close()
 
 
 def roles_of(configuration: Configuration) -> tuple[Role, ...]:
@@ -147,6 +155,7 @@ def _parts(configuration: Configuration, engine: Engine, owner: str) -> Parts:
         outbox=Outbox(engine, retry=node.retry, chance=SystemRandom().random),
         commitments=Commitments(engine, node.archive, retry=node.retry, chance=SystemRandom().random),
         retention=Retention(engine, archive, confirming=confirming),
+        trail=open_trail(node, owner=owner, clock=now),
         owner=owner,
     )
 
@@ -199,14 +208,15 @@ def play(
         log.info("a role begins", role=role, journal=journal, path=str(archive.root))
         if journal != journal_mode()[0]:
             log.warning("the database keeps another journal", journal=journal, reason=journal_mode()[1])
-        if role is Role.RECEIVER:
-            _receive(parts, stop, on_ready)
-        elif role is Role.WORKER:
-            _work(parts, stop, on_ready, segmenters)
-        elif role is Role.WEB:
-            _answer(parts, stop, on_ready)
-        else:
-            _deliver(parts, stop, on_ready)
+        with parts.trail.playing():
+            if role is Role.RECEIVER:
+                _receive(parts, stop, on_ready)
+            elif role is Role.WORKER:
+                _work(parts, stop, on_ready, segmenters)
+            elif role is Role.WEB:
+                _answer(parts, stop, on_ready)
+            else:
+                _deliver(parts, stop, on_ready)
         parts.engine.dispose()
         log.info("a role ends", role=role)
 
@@ -248,7 +258,7 @@ def build_receiver(parts: Parts) -> Receiver:
     return Receiver(
         configuration=parts.configuration,
         archive=parts.archive,
-        index=parts.index,
+        indexer=Indexer(parts.index, owner=parts.owner),
         catalogue=parts.catalogue,
         performed_steps=PerformedSteps(parts.steps, clock=now),
         commitments=CommitmentDesk(
@@ -257,8 +267,8 @@ def build_receiver(parts: Parts) -> Receiver:
             outbox=parts.outbox,
             clock=now,
         ),
+        trail=parts.trail,
         clock=now,
-        owner=parts.owner,
     )
 
 
@@ -298,12 +308,21 @@ def _work(
     )
     log.info("ready", role=Role.WORKER)
     on_ready(None)
-    worker.run(stop, leave=lambda: os._exit(0 if stop.is_set() else 1))
+
+    def leave() -> None:
+        parts.trail.ended(in_order=stop.is_set())
+        os._exit(0 if stop.is_set() else 1)
+
+    worker.run(stop, leave=leave)
 
 
 def _deliver(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None], None]) -> None:
     courier = Courier(
-        configuration=parts.configuration, outbox=parts.outbox, commitments=parts.commitments, clock=now
+        configuration=parts.configuration,
+        outbox=parts.outbox,
+        commitments=parts.commitments,
+        trail=parts.trail,
+        clock=now,
     )
     backup = threading.Thread(target=_back_up, args=(parts, stop), name="backup", daemon=True)
     backup.start()
@@ -327,6 +346,7 @@ def _answer(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None]
         engine=parts.engine,
         archive=parts.archive,
         index=parts.index,
+        trail=parts.trail,
         clock=now,
         owner=parts.owner,
     )

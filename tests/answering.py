@@ -17,7 +17,9 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 from sqlalchemy import Engine
 
+from gpnet_node.audit.trail import open_trail
 from gpnet_node.config import Configuration, NodeConfig, PeerConfig
+from gpnet_node.dimse.indexer import Indexer
 from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.receiver import Receiver
 from gpnet_node.store.archive import Archive
@@ -63,15 +65,16 @@ def answering(
     archive.prepare()
     engine = new_database(root)
     index, catalogue = Index(engine), Catalogue(engine)
+    trail = open_trail(configuration.node, owner="receiver test", clock=lambda: datetime.now(UTC))
     receiver = Receiver(
         configuration=configuration,
         archive=archive,
-        index=index,
+        indexer=Indexer(index, owner="test"),
         catalogue=catalogue,
         performed_steps=PerformedSteps(Steps(engine), clock=lambda: datetime.now(UTC)),
         commitments=new_desk(configuration, engine),
+        trail=trail,
         clock=lambda: datetime.now(UTC),
-        owner="test",
     )
     port = receiver.start()
     try:
@@ -80,6 +83,7 @@ def answering(
         )
     finally:
         receiver.drain(seconds=5)
+        trail.close()
         engine.dispose()
 
 

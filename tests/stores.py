@@ -9,7 +9,8 @@ from typing import Any
 from pydicom import dcmread
 from sqlalchemy import Engine
 
-from gpnet_node.config import Configuration, RetryConfig
+from gpnet_node.audit.trail import Trail, open_trail
+from gpnet_node.config import Configuration, NodeConfig, RetryConfig
 from gpnet_node.dimse.commitment import CommitmentDesk
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.commitments import Commitments
@@ -62,6 +63,11 @@ def new_desk(configuration: Configuration, engine: Engine) -> CommitmentDesk:
         outbox=new_outbox(engine),
         clock=lambda: datetime.now(UTC),
     )
+
+
+def silent_trail() -> Trail:
+    """An audit trail that writes nothing."""
+    return open_trail(NodeConfig(archive=Path("archive")), owner="test", clock=lambda: START)
 
 
 def new_archive(folder: Path) -> Archive:

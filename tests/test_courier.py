@@ -23,7 +23,7 @@ from gpnet_node.store.outbox import Outbox
 from gpnet_node.store.states import Arrival, DebtState, Header, JobState, Outcome, ResultObject
 from tests.factories import mr_series
 from tests.peers import data_set_bytes, dcmtk_storescp, free_port, wait_until
-from tests.stores import arrival, new_commitments
+from tests.stores import arrival, new_commitments, silent_trail
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -103,6 +103,7 @@ def bench(folder: Path, *ports: int, give_up_hours: float = 1.0) -> Bench:
             configuration=Configuration(node=node, peers=peers),
             outbox=outbox,
             commitments=new_commitments(engine, node.archive),
+            trail=silent_trail(),
             clock=clock,
         ),
         archive=archive,

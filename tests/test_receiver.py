@@ -36,7 +36,9 @@ from pynetdicom import AE, _config
 from pynetdicom.association import Association
 from sqlalchemy import Engine, select
 
+from gpnet_node.audit.trail import open_trail
 from gpnet_node.config import Configuration, NodeConfig, PeerConfig
+from gpnet_node.dimse.indexer import Indexer
 from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.receiver import Receiver
 from gpnet_node.errors import StorageError
@@ -105,12 +107,12 @@ def receiving(
     receiver = Receiver(
         configuration=configuration,
         archive=archive,
-        index=index,
+        indexer=Indexer(index, owner="test"),
         catalogue=Catalogue(engine),
         performed_steps=PerformedSteps(Steps(engine), clock=clock),
         commitments=new_desk(configuration, engine),
+        trail=open_trail(configuration.node, owner="receiver test", clock=clock),
         clock=clock,
-        owner="test",
     )
     port = receiver.start()
     try:

@@ -22,6 +22,7 @@ from gpnet_node.dimse.sender import Outcome, Verdict, echo, send
 from gpnet_node.errors import TransientPeerError
 from tests.factories import mr_series
 from tests.peers import data_set_bytes, dcmtk_storescp, free_port
+from tests.stores import silent_trail
 
 
 def node(tmp_path: Path, **settings: object) -> NodeConfig:
@@ -72,7 +73,7 @@ def answering(
 
 
 def sent(tmp_path: Path, port: int, paths: Sequence[Path]) -> list[Outcome]:
-    return list(send(pacs(port), paths, node=node(tmp_path)))
+    return list(send(pacs(port), paths, node=node(tmp_path), trail=silent_trail()))
 
 
 def test_each_file_reaches_dcmtk_with_the_bytes_of_its_data_set(tmp_path: Path) -> None:
@@ -152,14 +153,16 @@ def test_a_peer_that_never_answers_is_given_up_after_the_time_out(tmp_path: Path
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         patience = node(tmp_path, acse_timeout_seconds=0.3)
-        (outcome,) = list(send(pacs(silent.getsockname()[1]), images(tmp_path), node=patience))
+        (outcome,) = list(
+            send(pacs(silent.getsockname()[1]), images(tmp_path), node=patience, trail=silent_trail())
+        )
 
     assert outcome.verdict is Verdict.TRANSIENT
 
 
 def test_an_unknown_host_name_is_transient(tmp_path: Path) -> None:
     peer = pacs(104, host="no-such-host.invalid")
-    (outcome,) = list(send(peer, images(tmp_path), node=node(tmp_path)))
+    (outcome,) = list(send(peer, images(tmp_path), node=node(tmp_path), trail=silent_trail()))
 
     assert outcome.verdict is Verdict.TRANSIENT
 
@@ -200,7 +203,7 @@ def test_a_rejection_of_the_association_is_tried_again_for_an_administrator_may_
     assert server is not None
     try:
         peer = pacs(server.server_address[1], ae_title="NOT-PACS")
-        (outcome,) = list(send(peer, images(tmp_path), node=node(tmp_path)))
+        (outcome,) = list(send(peer, images(tmp_path), node=node(tmp_path), trail=silent_trail()))
     finally:
         server.shutdown()
 
@@ -238,7 +241,7 @@ def test_a_file_that_cannot_be_opened_is_tried_again_and_holds_no_other_up(tmp_p
 def test_a_file_that_is_lost_on_the_way_is_named_and_what_follows_is_tried_again(tmp_path: Path) -> None:
     paths = images(tmp_path, 3)
     with answering([0x0000, 0x0000]) as port:
-        outcomes = send(pacs(port), paths, node=node(tmp_path))
+        outcomes = send(pacs(port), paths, node=node(tmp_path), trail=silent_trail())
         first = next(outcomes)
         paths[1].unlink()
         lost, last = outcomes

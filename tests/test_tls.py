@@ -16,6 +16,7 @@ from gpnet_node.tls_config import TlsConfig
 from tests.certificates import certificate
 from tests.factories import mr_series
 from tests.peers import dcmtk_storescp, echoscu, storescu
+from tests.stores import silent_trail
 from tests.test_receiver import Node, receiving
 
 
@@ -119,7 +120,7 @@ def test_results_are_sent_to_dcmtk_within_tls(secured: Secured, tmp_path: Path) 
     with dcmtk_storescp(tmp_path / "scp", *secured.options("scanner")) as pacs:
         peer = PeerConfig(name="pacs", ae_title="PACS", host="127.0.0.1", port=pacs.port, tls=True)
 
-        outcomes = list(send(peer, paths, node=node))
+        outcomes = list(send(peer, paths, node=node, trail=silent_trail()))
 
         assert [it.verdict for it in outcomes] == [Verdict.DELIVERED] * 3
         assert len(pacs.files()) == 3
@@ -139,7 +140,7 @@ def test_a_certificate_that_is_just_being_renewed_is_no_reason_to_give_up(tmp_pa
     peer = PeerConfig(name="pacs", ae_title="PACS", host="127.0.0.1", port=104, tls=True)
     (path,) = mr_series(tmp_path / "series", slices=1)
 
-    (outcome,) = send(peer, [path], node=node)
+    (outcome,) = send(peer, [path], node=node, trail=silent_trail())
 
     assert outcome.verdict is Verdict.TRANSIENT
     assert "[tls] in node.toml" in outcome.text

@@ -13,6 +13,7 @@ from dicomweb_client.api import DICOMwebClient
 from pydicom import Dataset, dcmread
 from sqlalchemy import Engine
 
+from gpnet_node.audit.trail import open_trail
 from gpnet_node.config import NodeConfig
 from gpnet_node.node import now
 from gpnet_node.store.archive import Archive
@@ -115,8 +116,15 @@ def web_service(
     index = Index(engine)
     settings = WebConfig.model_validate({"enabled": True, "port": 0, "may_store": True, **web})
     configuration = NodeConfig.model_validate({"archive": archive.root, **(node or {}), "web": settings})
+    trail = open_trail(configuration, owner="web test", clock=now)
     server = build_service(
-        node=configuration, engine=engine, archive=archive, index=index, clock=now, owner="web test"
+        node=configuration,
+        engine=engine,
+        archive=archive,
+        index=index,
+        trail=trail,
+        clock=now,
+        owner="web test",
     )
     running = Web(port=server.start(), archive=archive, index=index, engine=engine)
     try:
@@ -124,6 +132,7 @@ def web_service(
         yield running
     finally:
         assert server.drain(seconds=10)
+        trail.close()
         engine.dispose()
 
 

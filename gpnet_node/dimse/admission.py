@@ -19,6 +19,11 @@ class Rejection:
     result: int = 1
     source: int = 1
 
+    @property
+    def is_for_good(self) -> bool:
+        """Whether it is about who calls, not about when."""
+        return self.result == 1
+
 
 def _busy(sentence: str) -> Rejection:
     """Transient, by the provider, presentation related: a local limit is exceeded."""

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 from pynetdicom.dimse_primitives import C_FIND
 
+from gpnet_node.audit.trail import Trail
 from gpnet_node.config import Configuration
 from gpnet_node.dimse.contexts import QUERY_MODELS
-from gpnet_node.dimse.find import find
+from gpnet_node.dimse.find import CANCELLED, SUCCESS, find
 from gpnet_node.dimse.requested import Query, Requested, response_to
 from gpnet_node.dimse.retrieve import retrieve
 from gpnet_node.errors import QueryError, StorageError
@@ -42,10 +43,13 @@ def agreed(proposed: Mapping[str, bytes]) -> dict[str, bytes]:
 class QueryRetrieve:
     """Answers queries and retrievals, one at a time on an association, in the association's thread."""
 
-    def __init__(self, *, configuration: Configuration, catalogue: Catalogue, archive: Archive) -> None:
+    def __init__(
+        self, *, configuration: Configuration, catalogue: Catalogue, archive: Archive, trail: Trail
+    ) -> None:
         self._configuration = configuration
         self._catalogue = catalogue
         self._archive = archive
+        self._trail = trail
 
     def serve(self, requested: Requested) -> None:
         """Answer one request, with whatever status it deserves."""
@@ -63,6 +67,14 @@ class QueryRetrieve:
             response.ErrorComment = _OUR_TROUBLE  # type: ignore[assignment]  # not None
             log.error("a query or retrieval failed", reason=str(exc), calling_ae=calling_ae)
         requested.respond(response)
+        if isinstance(message, C_FIND) and self._trail.is_on:
+            self._trail.queried(
+                requested.caller,
+                requested.sop_class_uid,
+                message.Identifier.getvalue() if message.Identifier else b"",
+                transfer_syntax_uid=requested.transfer_syntax,
+                answered=response.Status in (SUCCESS, CANCELLED),
+            )
         log.info(
             "a query or retrieval was answered",
             kind=type(message).__name__.replace("_", "-"),
@@ -92,4 +104,5 @@ class QueryRetrieve:
                 configuration=self._configuration,
                 catalogue=self._catalogue,
                 archive=self._archive,
+                trail=self._trail,
             )

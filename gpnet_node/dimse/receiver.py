@@ -21,15 +21,17 @@ from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.transport import ThreadedAssociationServer
 
+from gpnet_node.audit.trail import Traced, Trail, client
+from gpnet_node.audit.trail import peer as party
 from gpnet_node.config import Configuration, PeerConfig
-from gpnet_node.dimse import indexer
 from gpnet_node.dimse.admission import Admission, Rejection
 from gpnet_node.dimse.commitment import CommitmentDesk
 from gpnet_node.dimse.contexts import supported_contexts
+from gpnet_node.dimse.indexer import Association as Visited
+from gpnet_node.dimse.indexer import Indexer
 from gpnet_node.dimse.lobby import Lobby
 from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.query import QueryRetrieve, agreed
-from gpnet_node.dimse.tls import accept, calling
 from gpnet_node.dimse.transport import SpoolingDimse, request_handler
 from gpnet_node.errors import MismatchedInstanceError, StorageError, UnreadableInstanceError
 from gpnet_node.intake.keeping import Announced, keep, preamble
@@ -37,8 +39,8 @@ from gpnet_node.intake.spool import Spool
 from gpnet_node.log import get_logger
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.catalogue import Catalogue
-from gpnet_node.store.index import Index
-from gpnet_node.store.states import AssociationOutcome
+from gpnet_node.store.states import Arrival, AssociationOutcome
+from gpnet_node.tls import accept, calling
 
 # PS3.4 B.2.3
 _SUCCESS = 0x0000
@@ -58,16 +60,17 @@ log = get_logger(__name__)
 class _Visit:
     """One accepted association while it is open."""
 
-    def __init__(self, association: indexer.Association) -> None:
+    def __init__(self, association: Visited) -> None:
         self.association = association
         self.kept = 0
         self.refused = 0
+        self.traced: dict[bool, Counter[Traced]] = {True: Counter(), False: Counter()}  # by Arrival.new
 
 
 class Receiver:
     """Listens, keeps what peers with the right to store send, and answers those with the right to ask.
 
-    ``clock`` gives the time with its zone; ``owner`` names this process in the index.
+    ``indexer`` is started and stopped with it; ``clock`` gives the time with its zone.
     """
 
     def __init__(
@@ -75,22 +78,25 @@ class Receiver:
         *,
         configuration: Configuration,
         archive: Archive,
-        index: Index,
+        indexer: Indexer,
         catalogue: Catalogue,
         performed_steps: PerformedSteps,
         commitments: CommitmentDesk,
+        trail: Trail,
         clock: Callable[[], datetime],
-        owner: str,
     ) -> None:
         self._configuration = configuration
         self._node = configuration.node
         self._archive = archive
         self._clock = clock
         self._admission = Admission(configuration, archive)
-        self._queries = QueryRetrieve(configuration=configuration, catalogue=catalogue, archive=archive)
+        self._trail = trail
+        self._queries = QueryRetrieve(
+            configuration=configuration, catalogue=catalogue, archive=archive, trail=trail
+        )
         self._performed_steps = performed_steps
         self._commitments = commitments
-        self._indexer = indexer.Indexer(index, owner=owner)
+        self._indexer = indexer
         self._lobby = Lobby(configuration.node.max_associations)
         self._visits: dict[Association, _Visit] = {}
         self._lock = threading.Lock()
@@ -152,7 +158,12 @@ class Receiver:
         return port
 
     def _secure(self, connection: socket.socket) -> socket.socket:
-        return accept(connection, self._node.tls, seconds=self._node.acse_timeout_seconds)
+        host = connection.getpeername()[0]
+        try:
+            return accept(connection, self._node.tls, seconds=self._node.acse_timeout_seconds)
+        except OSError:
+            self._trail.refused(client(host), "the connection has no TLS with a certificate that counts")
+            raise
 
     def tend(self) -> None:
         """See to it that all parts work; call it now and then.
@@ -226,6 +237,8 @@ class Receiver:
         peer = self._admission.admit(calling, request.called_ae_title.strip(), host, proposed, open_by)
         if isinstance(peer, Rejection):
             log.warning("an association was rejected", calling_ae=calling, host=host, why=peer.sentence)
+            if peer.is_for_good:
+                self._trail.refused(party(calling, host), f"an association was rejected: {peer.sentence}")
             association.acse.send_reject(peer.result, peer.source, peer.reason)
             evt.trigger(association, evt.EVT_REJECTED, {})
             association.kill()
@@ -237,7 +250,7 @@ class Receiver:
     def _on_accepted(self, event: evt.Event) -> None:
         association: Association = event.assoc
         visit = _Visit(
-            indexer.Association(
+            Visited(
                 calling_ae=association.requestor.ae_title.strip(),
                 host=association.requestor.address,
                 opened_at=self._clock(),
@@ -257,6 +270,10 @@ class Receiver:
         if isinstance(association.dimse, SpoolingDimse):
             association.dimse.discard()
         self._indexer.ended(visit.association, outcome, at=self._clock())
+        for new, contents in visit.traced.items():
+            self._trail.received(
+                party(visit.association.calling_ae, visit.association.host), contents, new=new
+            )
         log.info(
             f"association {outcome}",
             calling_ae=visit.association.calling_ae,
@@ -286,7 +303,7 @@ class Receiver:
             spool.discard()
             return _answer(_NOT_AUTHORISED)
         try:
-            self._keep(request, UID(event.context.transfer_syntax), spool, visit.association)
+            arrival = self._keep(request, UID(event.context.transfer_syntax), spool, visit.association)
         except (StorageError, UnreadableInstanceError, MismatchedInstanceError) as exc:
             visit.refused += 1
             status = _status_of(exc)
@@ -301,9 +318,10 @@ class Receiver:
         finally:
             spool.discard()
         visit.kept += 1
+        visit.traced[arrival.new][Traced.of(arrival.header)] += 1
         return _answer(_SUCCESS)
 
-    def _keep(self, request: C_STORE, syntax: UID, spool: Spool, association: indexer.Association) -> None:
+    def _keep(self, request: C_STORE, syntax: UID, spool: Spool, association: Visited) -> Arrival:
         """Make the instance safe, and tell the index.
 
         Raises StorageError, UnreadableInstanceError or MismatchedInstanceError; then nothing is kept.
@@ -320,6 +338,7 @@ class Receiver:
             self._archive, spool, announced, max_bytes=self._node.max_instance_bytes, clock=self._clock
         )
         self._indexer.arrived(association, arrival)
+        return arrival
 
 
 def _preamble(message: DIMSEMessage, association: Association) -> bytes:

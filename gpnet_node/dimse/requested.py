@@ -7,6 +7,9 @@ from pydicom.uid import UID
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE
 
+from gpnet_node.audit.message import Party
+from gpnet_node.audit.trail import peer
+
 Query = C_FIND | C_GET | C_MOVE
 _Query = TypeVar("_Query", bound=Query)
 
@@ -26,6 +29,11 @@ class Requested:
     def calling_ae(self) -> str:
         """The AE title of the peer."""
         return self.association.requestor.ae_title.strip()
+
+    @property
+    def caller(self) -> Party:
+        """The peer, as the audit trail names it."""
+        return peer(self.calling_ae, self.association.requestor.address)
 
     @property
     def is_cancelled(self) -> bool:

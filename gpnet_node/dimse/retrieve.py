@@ -1,5 +1,6 @@
 """C-MOVE and C-GET SCP (PS3.4 C.4.2, C.4.3): which instances, to whom, and counts that are true."""
 
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pydicom.uid import UID
 from pynetdicom.dimse_primitives import C_GET, C_MOVE
 from pynetdicom.dsutils import encode
 
+from gpnet_node.audit.trail import Traced, Trail, peer
 from gpnet_node.config import Configuration, NodeConfig, PeerConfig
 from gpnet_node.dimse.contexts import QUERY_MODELS
 from gpnet_node.dimse.encoding import command_set, message_pdus
@@ -43,10 +45,13 @@ class _Tally:
     remaining: int
     counts: dict[Result, int] = field(default_factory=lambda: dict.fromkeys(Result, 0))
     failed_uids: list[str] = field(default_factory=list)
+    sent: Counter[Traced] = field(default_factory=Counter)
+    failed: Counter[Traced] = field(default_factory=Counter)
 
     def count(self, held: Held, result: Result) -> None:
         self.remaining -= 1
         self.counts[result] += 1
+        (self.failed if result is Result.FAILED else self.sent)[Traced.of(held)] += 1
         if result is Result.FAILED:
             self.failed_uids.append(held.sop_instance_uid)
 
@@ -74,6 +79,7 @@ def retrieve(
     configuration: Configuration,
     catalogue: Catalogue,
     archive: Archive,
+    trail: Trail,
 ) -> None:
     """Send what is asked for, with a pending response after each instance, and fill in the final response.
 
@@ -92,11 +98,15 @@ def retrieve(
             return
     items = _held(catalogue, asked)
     tally = _Tally(remaining=len(items))
+    caller = requested.caller
+    to = caller if destination is None else peer(destination.ae_title, destination.host or "")
+    trail.begins_to_send(to, Counter(map(Traced.of, items)), asked_by=caller)
     with (
         Codecs() as codecs,
         closing(_sent(requested, destination, items, configuration.node, archive, codecs)) as sent,
     ):
         _carry_out(requested, sent, tally)
+    trail.sent(to, tally.sent, failed=tally.failed, asked_by=caller)
     response.Status = CANCELLED if tally.remaining else tally.status()
     tally.fill(response)
     if tally.failed_uids:

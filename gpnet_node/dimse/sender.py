@@ -1,26 +1,30 @@
 """C-STORE and C-ECHO SCU: archived files go to one peer on one association, byte for byte (PS3.4 B)."""
 
 import socket
+from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 import pydicom
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import read_file_meta_info, read_partial
 from pydicom.uid import UID
 from pynetdicom import AE, _config, build_context, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import, from a table
 
+from gpnet_node.audit.trail import Traced, Trail
+from gpnet_node.audit.trail import peer as party
 from gpnet_node.config import NodeConfig, PeerConfig
-from gpnet_node.dimse.tls import calling
 from gpnet_node.errors import ConfigurationError, PermanentPeerError, TransientPeerError
 from gpnet_node.intake.instance import is_safe_uid
 from gpnet_node.store.versions import UNREADABLE
+from gpnet_node.tls import calling
 
 _SUCCESS = 0x0000
+_STUDY_INSTANCE_UID = 0x0020000D  # Patient ID stands before it
 _CLASS_NOT_SUPPORTED = 0x0122
 _STORED_WITH_WARNING = {
     0xB000: "the peer coerced data elements",
@@ -65,7 +69,9 @@ class _Item:
     transfer_syntax_uid: UID
 
 
-def send(peer: PeerConfig, paths: Sequence[Path], *, node: NodeConfig) -> Generator[Outcome, None, None]:
+def send(
+    peer: PeerConfig, paths: Sequence[Path], *, node: NodeConfig, trail: Trail
+) -> Generator[Outcome, None, None]:
     """Send each file on one association and yield its outcome as soon as it is known, in the order given.
 
     What follows a lost association is transient. A file that cannot be read holds no other up: transient, if
@@ -82,12 +88,33 @@ def send(peer: PeerConfig, paths: Sequence[Path], *, node: NodeConfig) -> Genera
         verdict = Verdict.TRANSIENT if isinstance(exc, TransientPeerError) else Verdict.PERMANENT
         yield from (it if isinstance(it, Outcome) else _outcome(it, verdict, None, str(exc)) for it in read)
         return
+    traced = {it.path: _traced(it) for it in items} if trail.is_on else {}
+    to, left = party(peer.ae_title, peer.host or ""), Counter(traced[it.path] for it in items if traced)
+    trail.begins_to_send(to, left)
+    sent: Counter[Traced] = Counter()
     try:
         for number, it in enumerate(read, start=1):
-            yield it if isinstance(it, Outcome) else _store(association, peer, it, number)
+            outcome = it if isinstance(it, Outcome) else _store(association, peer, it, number)
+            if outcome.verdict is Verdict.DELIVERED and it.path in traced:
+                sent[traced[it.path]] += 1
+            yield outcome
     finally:
+        trail.sent(to, sent, failed=left - sent)
         if association.is_established:
             association.release()
+
+
+def _traced(item: _Item) -> Traced:
+    """Read whose it is; what cannot be read is of nobody."""
+    try:
+        with item.path.open("rb") as file:
+            header = read_partial(file, stop_when=lambda tag, _vr, _length: tag > _STUDY_INSTANCE_UID)
+        study_uid, patient_id = header.get("StudyInstanceUID"), header.get("PatientID")
+    except (OSError, *UNREADABLE):
+        study_uid = patient_id = None
+    return Traced(
+        study_uid=str(study_uid or ""), patient_id=str(patient_id or ""), sop_class_uid=item.sop_class_uid
+    )
 
 
 def echo(peer: PeerConfig, *, node: NodeConfig) -> None:

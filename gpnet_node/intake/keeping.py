@@ -134,6 +134,7 @@ def keep(
         received_at=clock(),
         association_id=None,
         calling_ae=announced.sender,
+        new=kept.new,
     )
     return arrival if kept.new else as_kept(archive.root, arrival)
 

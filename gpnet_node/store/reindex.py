@@ -105,7 +105,7 @@ def as_kept(root: Path, arrival: Arrival) -> Arrival:
         there = _arrival(root, arrival.path, arrival.version)
     except (OSError, UnreadableInstanceError, *UNREADABLE) as exc:
         raise StorageError(f"{arrival.path} cannot be read again ({type(exc).__name__})") from exc
-    return replace(there, received_at=arrival.received_at, calling_ae=arrival.calling_ae)
+    return replace(there, received_at=arrival.received_at, calling_ae=arrival.calling_ae, new=arrival.new)
 
 
 def _arrived(path: Path) -> float:

@@ -248,7 +248,7 @@ class Header:
 
 @dataclass(frozen=True, kw_only=True)
 class Arrival:
-    """One instance that is safe in the archive. ``path`` is relative to the archive."""
+    """One instance that is safe in the archive; not ``new``: an equal one was. ``path`` is relative to it."""
 
     header: Header
     version: int
@@ -259,6 +259,7 @@ class Arrival:
     received_at: datetime
     association_id: int | None
     calling_ae: str
+    new: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

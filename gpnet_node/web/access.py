@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gpnet_node.audit.trail import Trail, client
 from gpnet_node.errors import ConfigurationError
 from gpnet_node.log import get_logger
 from gpnet_node.web_config import WebConfig
@@ -63,8 +64,9 @@ class Gate:
     name was made to resolve to this machine could have a browser read the images.
     """
 
-    def __init__(self, app: ASGIApp, *, web: WebConfig, tokens: Sequence[bytes]) -> None:
+    def __init__(self, app: ASGIApp, *, web: WebConfig, tokens: Sequence[bytes], trail: Trail) -> None:
         self._app = app
+        self._trail = trail
         self._tokens = tokens
         self._hosts = None if web.knows_clients else _LOCAL_NAMES | _names(web.url)
 
@@ -79,9 +81,9 @@ class Gate:
         if self._hosts is not None and not _names(f"http://{headers.get('host', '')}") <= self._hosts:
             answer = PlainTextResponse("this node speaks to its own machine only", 421)
         elif self._tokens and not self._bears_token(headers.get("authorization", "")):
-            log.warning(
-                "a request without a valid token was refused", host=(scope.get("client") or ("?",))[0]
-            )
+            host = (scope.get("client") or ("?",))[0]
+            log.warning("a request without a valid token was refused", host=host)
+            self._trail.refused(client(host), "a request without a valid token was refused")
             challenge = {"WWW-Authenticate": "Bearer"}
             answer = PlainTextResponse("a bearer token is needed", 401, challenge)
         else:

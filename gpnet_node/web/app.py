@@ -8,9 +8,11 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from gpnet_node.audit.trail import Trail
 from gpnet_node.errors import StorageError, UnreadableInstanceError
 from gpnet_node.log import get_logger
 from gpnet_node.web.access import Gate, read_tokens
+from gpnet_node.web.account import Account, Fetched
 from gpnet_node.web.answers import HEADERS, ROOT
 from gpnet_node.web.qido import Qido
 from gpnet_node.web.stow import Stow
@@ -20,13 +22,25 @@ from gpnet_node.web_config import WebConfig
 log = get_logger(__name__)
 
 
-def build_app(*, web: WebConfig, qido: Qido, wado: Wado, stow: Stow, is_well: Callable[[], None]) -> FastAPI:
+def build_app(
+    *,
+    web: WebConfig,
+    qido: Qido,
+    wado: Wado,
+    stow: Stow,
+    is_well: Callable[[], None],
+    trail: Trail,
+    fetched: Fetched,
+) -> FastAPI:
     """Put the services together. ``is_well`` raises StorageError where archive or database do not work.
 
     Raises ConfigurationError for a token file that cannot be used.
     """
     tokens = read_tokens(web.token_file) if web.token_file is not None else ()
-    middleware = [Middleware(Gate, web=web, tokens=tokens)]
+    middleware = [
+        Middleware(Gate, web=web, tokens=tokens, trail=trail),
+        Middleware(Account, trail=trail, fetched=fetched),
+    ]
     if web.allowed_origins:
         middleware.insert(0, _cors(web))  # a browser asks first, without a token, whether it may ask
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, middleware=middleware)

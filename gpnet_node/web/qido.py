@@ -87,6 +87,7 @@ class Qido:
 
     def _answer(self, request: Request, level: Level) -> Response:
         """Search now, and send while reading: 200, with an empty list where nothing matches."""
+        request.state.searched = True
         media_type = first_of(accepted(request), (DICOM_JSON, JSON))
         search = self._understood(request, level)
         try:

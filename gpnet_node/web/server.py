@@ -12,6 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from gpnet_node.errors import StorageError
 from gpnet_node.log import get_logger
 from gpnet_node.web.access import server_tls
+from gpnet_node.web.account import Fetched
 from gpnet_node.web_config import WebConfig
 
 _BACKLOG = 2048
@@ -36,9 +37,10 @@ class _Http(H11Protocol):  # uvicorn's extension point
 class WebServer:
     """One HTTP server; ``silent_seconds``: after so long a peer that does not acknowledge is given up."""
 
-    def __init__(self, app: FastAPI, web: WebConfig, *, silent_seconds: float) -> None:
+    def __init__(self, app: FastAPI, web: WebConfig, fetched: Fetched, *, silent_seconds: float) -> None:
         self._app = app
         self._web = web
+        self._fetched = fetched
         self._silent_seconds = silent_seconds
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -96,6 +98,7 @@ class WebServer:
         """See to it that it works; call it now and then. Raises StorageError if it died of a bug."""
         if not self._is_alive():
             raise StorageError("the web server no longer listens and must start again")
+        self._fetched.tell()
 
     def drain(self, *, seconds: float) -> bool:
         """Take no new request and let the open ones finish; whether all did within ``seconds``."""
@@ -104,6 +107,7 @@ class WebServer:
         self._server.config.timeout_graceful_shutdown = max(1, int(seconds))
         self._server.should_exit = True
         self._thread.join(seconds + 1)
+        self._fetched.tell(everything=True)
         return not self._thread.is_alive()
 
 

@@ -5,11 +5,13 @@ from datetime import datetime
 
 from sqlalchemy import Engine, select
 
+from gpnet_node.audit.trail import Trail
 from gpnet_node.config import NodeConfig
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.catalogue import Catalogue
 from gpnet_node.store.database import reading
 from gpnet_node.store.index import Index
+from gpnet_node.web.account import Fetched
 from gpnet_node.web.app import build_app
 from gpnet_node.web.qido import Qido
 from gpnet_node.web.server import WebServer
@@ -23,6 +25,7 @@ def build_service(
     engine: Engine,
     archive: Archive,
     index: Index,
+    trail: Trail,
     clock: Callable[[], datetime],
     owner: str,
 ) -> WebServer:
@@ -36,12 +39,14 @@ def build_service(
         with reading(engine) as connection:
             connection.execute(select(1))
 
-    catalogue = Catalogue(engine)
+    catalogue, fetched = Catalogue(engine), Fetched(trail)
     app = build_app(
         web=node.web,
         qido=Qido(catalogue, url=node.web.url),
         wado=Wado(catalogue, root=archive.root, max_bytes=node.max_instance_bytes, url=node.web.url),
         stow=Stow(node=node, archive=archive, index=index, clock=clock, owner=owner),
         is_well=is_well,
+        trail=trail,
+        fetched=fetched,
     )
-    return WebServer(app, node.web, silent_seconds=node.network_timeout_seconds)
+    return WebServer(app, node.web, fetched, silent_seconds=node.network_timeout_seconds)

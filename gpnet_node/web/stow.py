@@ -68,6 +68,7 @@ class Stow:
             raise HTTPException(400, "the request broke off") from exc
         finally:
             results = await asyncio.shield(run_in_threadpool(intake.close, outcome))
+            request.state.received = intake.traced
         if not results:
             raise HTTPException(400, "the request holds no instance")
         root = root_url(request, self._node.web.url)

@@ -1,5 +1,6 @@
 """What becomes of the parts of one STOW-RS request: each is made safe and counted by itself (PS3.18 I.2)."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -7,6 +8,7 @@ from datetime import datetime
 from fastapi import HTTPException
 from pydicom import Dataset
 
+from gpnet_node.audit.trail import Traced
 from gpnet_node.errors import GpnetError, MismatchedInstanceError, StorageError, UnreadableInstanceError
 from gpnet_node.intake.instance import is_safe_uid
 from gpnet_node.intake.keeping import TRANSFER_SYNTAXES, Announced, keep, preamble
@@ -81,6 +83,7 @@ class StowIntake:
         self._waiting: list[Arrival] = []
         self._association: int | None = None
         self.results: list[Result] = []
+        self.traced: dict[bool, Counter[Traced]] = {True: Counter(), False: Counter()}  # by Arrival.new
 
     # -- one part --------------------------------------------------------------------------------------------
 
@@ -185,6 +188,8 @@ class StowIntake:
                 self._refuse(_kept(arrival), exc, _OUT_OF_RESOURCES)
         else:
             self.results += map(_kept, batch)
+            for arrival in batch:
+                self.traced[arrival.new][Traced.of(arrival.header)] += 1
 
     def close(self, outcome: AssociationOutcome) -> Sequence[Result]:
         """End the request, whole or broken off; return what became of each part. May raise StorageError."""

@@ -111,6 +111,7 @@ class Wado:
         held = self._catalogue.held(study_uids=uids[:1], series_uids=uids[1:2], sop_instance_uids=uids[2:3])
         if not held:
             raise HTTPException(404, "the archive holds nothing of this name")
+        request.state.held = held
         return held
 
     # -- metadata --------------------------------------------------------------------------------------------
