@@ -24,10 +24,11 @@ from gpnet_node.dimse import indexer
 from gpnet_node.dimse.admission import Admission, Rejection
 from gpnet_node.dimse.commitment import CommitmentDesk
 from gpnet_node.dimse.contexts import supported_contexts
+from gpnet_node.dimse.incoming import SpoolingDimse
 from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.query import QueryRetrieve, agreed
 from gpnet_node.dimse.tls import accept, calling
-from gpnet_node.dimse.transport import SpoolingDimse, request_handler
+from gpnet_node.dimse.transport import request_handler
 from gpnet_node.errors import MismatchedInstanceError, StorageError, UnreadableInstanceError
 from gpnet_node.intake.keeping import Announced, keep, preamble
 from gpnet_node.intake.spool import Spool

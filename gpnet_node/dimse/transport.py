@@ -1,4 +1,4 @@
-"""pynetdicom's acceptor with our socket and our place for data sets, by its own extension points.
+"""pynetdicom's acceptor with our socket and our reading of messages, by its own extension points.
 
 Four things differ from what pynetdicom does by itself: PDUs are read in as few calls as the network allows,
 neither waited for nor read beyond reason; the data set of a C-STORE goes into a file instead of memory; what
@@ -17,25 +17,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import (
-    C_FIND_RQ,
-    C_GET_RQ,
-    C_MOVE_RQ,
-    N_ACTION_RQ,
-    N_CREATE_RQ,
-    N_EVENT_REPORT_RQ,
-    N_SET_RQ,
-    DIMSEMessage,
-)
-from pynetdicom.dimse_primitives import DimseServiceType
+from pynetdicom.dimse_primitives import C_CANCEL, DimseServiceType
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
+from gpnet_node.dimse.incoming import OpenSpool, SpoolingDimse, discard_data_set
 from gpnet_node.dimse.requested import Query, Requested
 from gpnet_node.errors import ConfigurationError
-from gpnet_node.intake.spool import Identifier, Spool
 from gpnet_node.log import BugLine, get_logger
 
 # An association request with all its 128 contexts and their transfer syntaxes stays far below this.
@@ -43,16 +32,12 @@ _MAX_NEGOTIATION_BYTES = 1 << 20
 
 _POLL_SECONDS = 0.001  # for an answer of ours that waits to be sent
 _LOOP_SECONDS = 0.0001  # BoundedSocket.ready waits already; without any, a closed connection would spin
-_PATIENCE_SECONDS = 0.005  # for a release or an abort to be noticed
 _LOOK_SECONDS = 0.1  # for the end of the thread that sends to be noticed
 
 _RINGS = 4096  # of the bell that are heard at once
 _DATA_TRANSFER = "Sta6"  # PS3.8 9.2.2
 _WAITING_MESSAGES = 64  # to be sent; then what comes in is looked at: a C-CANCEL, say
 
-_IN_MEMORY = (C_FIND_RQ, C_GET_RQ, C_MOVE_RQ, N_CREATE_RQ, N_SET_RQ, N_ACTION_RQ, N_EVENT_REPORT_RQ)
-
-OpenSpool = Callable[[DIMSEMessage, Association], Spool]
 Serve = Callable[[Requested], None]
 Secure = Callable[[socket.socket], socket.socket]
 
@@ -112,44 +97,6 @@ class BoundedSocket(AssociationSocket):
         if self.socket is not None and hasattr(socket, "TCP_QUICKACK"):
             with contextlib.suppress(OSError):
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-
-class SpoolingDimse(DIMSEServiceProvider):
-    """Gives each incoming message a Spool for its data set; else pynetdicom's own."""
-
-    def __init__(self, assoc: Association, open_spool: OpenSpool) -> None:
-        super().__init__(assoc)
-        self._open_spool = open_spool
-
-    def get_msg(self, block: bool = False) -> tuple[None, None] | tuple[int, DimseServiceType]:
-        """Return the next message; where pynetdicom would look and sleep, wait for it a moment instead."""
-        if block:
-            return super().get_msg(block=True)
-        try:
-            return self.msg_queue.get(timeout=_PATIENCE_SECONDS)
-        except queue.Empty:
-            return None, None
-
-    def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take the next fragments of a message, one by one: the command says where its data set goes."""
-        for fragment in primitive.presentation_data_value_list:
-            if self.message is None:
-                self.message = DIMSEMessage()
-                self.message.data_set = self._open_spool(self.message, self.assoc)
-            if isinstance(self.message, _IN_MEMORY):
-                self._keep_in_memory(self.message)
-            single = P_DATA()
-            single.presentation_data_value_list.append(fragment)
-            super().receive_primitive(single)
-
-    def _keep_in_memory(self, message: DIMSEMessage) -> None:
-        if isinstance(message.data_set, Spool):
-            message.data_set = Identifier()
-
-    def discard(self) -> None:
-        """Drop a data set that will never be whole."""
-        if self.message is not None and isinstance(self.message.data_set, Spool):
-            self.message.data_set.discard()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +179,7 @@ def _serve_request(
     """
     context = association._accepted_cx.get(context_id)
     if context is None or not isinstance(message, Query) or message.MessageID is None:
-        Association._serve_request(association, message, context_id)
+        _serve_other(association, message, context_id)
         return
     requested = Requested(
         association=association,
@@ -253,6 +200,22 @@ def _serve_request(
         association._is_paused = False
         if not served:
             association.abort(block=False)
+
+
+def _serve_other(association: Association, message: DimseServiceType, context_id: int) -> None:
+    """Do as pynetdicom does; but a request that lacks what it must have gets an abort, not silence."""
+    if isinstance(message, C_CANCEL):
+        return  # of nothing that is going on
+    is_request = message.MessageIDBeingRespondedTo is None
+    try:
+        if is_request and not message.is_valid_request:
+            calling_ae = association.requestor.ae_title.strip()
+            log.warning("a request lacks what it must have", calling_ae=calling_ae)
+            association.abort()
+        else:
+            Association._serve_request(association, message, context_id)
+    finally:
+        discard_data_set(message)
 
 
 def _reason(exc: OSError | ConfigurationError) -> str:
