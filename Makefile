@@ -1,6 +1,7 @@
 # make demo   the whole route on this machine, ending with a picture
 # make test   everything that is checked: style, types, layers, tests with real peers
 # make faults every fault at each step of a series
+# make fuzz   200,000 hostile inputs to a running receiver; GPNET_FUZZ_INPUTS and GPNET_FUZZ_SEED change that
 # make bench  speed and size as ratios against other programs, in one run
 
 PYTHON ?= python3
@@ -8,17 +9,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint requirements.lock
 
-.PHONY: demo test faults bench lint peers clean
+.PHONY: demo test faults fuzz bench lint peers clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
 	$(BIN)/gpnet-node demo --out demo-output
 
 test: $(VENV)/.installed-test peers lint
-	$(BIN)/pytest -m "not speed and not faults" --numprocesses=auto --dist=loadfile
+	$(BIN)/pytest -m "not speed and not faults and not fuzz" --numprocesses=auto --dist=loadfile
 
 faults: $(VENV)/.installed-test peers
 	$(BIN)/pytest -m faults --numprocesses=auto tests/faults
+
+fuzz: $(VENV)/.installed-test
+	$(BIN)/pytest -m fuzz tests/fuzz
 
 bench: $(VENV)/.installed-test peers
 	$(BIN)/pytest -m speed -s --timeout=900 tests/benchmarks

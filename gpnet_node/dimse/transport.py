@@ -19,6 +19,7 @@ from functools import partial
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_CANCEL, DimseServiceType
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
@@ -26,6 +27,7 @@ from gpnet_node.dimse.incoming import OpenSpool, SpoolingDimse, discard_data_set
 from gpnet_node.dimse.requested import Query, Requested
 from gpnet_node.errors import ConfigurationError
 from gpnet_node.log import BugLine, get_logger
+from gpnet_node.store.versions import UNREADABLE
 
 # An association request with all its 128 contexts and their transfer syntaxes stays far below this.
 _MAX_NEGOTIATION_BYTES = 1 << 20
@@ -37,6 +39,8 @@ _LOOK_SECONDS = 0.1  # for the end of the thread that sends to be noticed
 _RINGS = 4096  # of the bell that are heard at once
 _DATA_TRANSFER = "Sta6"  # PS3.8 9.2.2
 _WAITING_MESSAGES = 64  # to be sent; then what comes in is looked at: a C-CANCEL, say
+
+_NONSENSE = (IndexError, *UNREADABLE)
 
 Serve = Callable[[Requested], None]
 Secure = Callable[[socket.socket], socket.socket]
@@ -163,11 +167,29 @@ def _send_encoded(dul: DULServiceProvider) -> bool:
 
 
 def _run(dul: DULServiceProvider, outgoing: Outgoing) -> None:
-    """Do as pynetdicom does, and close the bell when nobody listens any more."""
+    """Do as pynetdicom does, and close the bell when nobody listens any more.
+
+    PDUs that it takes apart without a doubt may lack what they must have, or come when none may: then the
+    connection is closed.
+    """
     try:
         DULServiceProvider.run(dul)
+    except (InvalidEventError, queue.Empty, *_NONSENSE) as exc:
+        log.warning("PDUs make no sense", host=dul.assoc.requestor.address, reason=type(exc).__name__)
+        if dul.socket is not None:
+            dul.socket.close()
     finally:
         outgoing.hang_up()
+
+
+def _run_association(association: Association) -> None:
+    """Do as pynetdicom does; a request for an association that it cannot answer is aborted."""
+    try:
+        Association.run(association)
+    except _NONSENSE as exc:
+        host = association.requestor.address
+        log.warning("an association cannot be agreed on", host=host, reason=type(exc).__name__)
+        association.abort()
 
 
 def _serve_request(
@@ -254,6 +276,7 @@ def request_handler(
             association.dul.to_provider_queue = outgoing  # type: ignore[assignment]
             look = partial(_send_encoded, association.dul)
             association.dul._process_recv_primitive = look  # type: ignore[method-assign]
+            association.run = partial(_run_association, association)  # type: ignore[method-assign]
             association.dimse = SpoolingDimse(association, open_spool)
             serve_request = partial(_serve_request, serve, association)
             association._serve_request = serve_request  # type: ignore[method-assign]
