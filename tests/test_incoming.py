@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
+from gpnet_node.config import PeerConfig
 from tests.answering import Answering, acceptors, answering
 from tests.fuzz.pdu import (
     ABORT,
@@ -29,7 +30,7 @@ from tests.fuzz.pdu import (
 from tests.peers import echoscu, wait_until
 
 MR = Context(number=1, abstract_syntax=MRImageStorage, transfer_syntax=ExplicitVRLittleEndian)
-C_ECHO, C_STORE, C_CANCEL, RESPONSE = 0x0030, 0x0001, 0x0FFF, 0x8000
+C_ECHO, C_STORE, C_CANCEL, N_DELETE, RESPONSE = 0x0030, 0x0001, 0x0FFF, 0x0150, 0x8000
 FRAGMENT = pdu(P_DATA, pdv(1, 0, b"\x08\x00\x18\x00UI\x04\x001.23" * 100))
 
 
@@ -49,6 +50,8 @@ def request(field: int, **elements: int | str) -> bytes:
         0x0800: 1,
     }
     given |= {int(name[1:], 16): value for name, value in elements.items()}
+    if 0x0003 in given:
+        del given[0x0002]
     command = with_group_length(element(number, value) for number, value in sorted(given.items()))
     return pdu(P_DATA, pdv(1, COMMAND | LAST, command))
 
@@ -73,6 +76,22 @@ def answer_to(node: Answering, sent: bytes) -> int:
         assert said(connection) == ASSOCIATE_AC
         connection.sendall(sent)
         return said(connection)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_a_class_that_is_no_uid_is_refused_and_takes_no_other_with_it(tmp_path: Path) -> None:
+    console = PeerConfig(name="console", ae_title="CONSOLE", may_store=True, accept_other_classes=True)
+    odd = Context(number=3, abstract_syntax="1.3.x-2", transfer_syntax=ExplicitVRLittleEndian)
+    with (
+        answering(tmp_path, console) as node,
+        socket.create_connection(("127.0.0.1", node.port), timeout=4) as connection,
+    ):
+        connection.sendall(associate(request_items([MR, odd], []), calling=b"CONSOLE"))
+        connection.recv(6, socket.MSG_WAITALL)
+        accepted = connection.recv(4096)
+
+    assert accepted.count(b"\x21\x00\x00\x1b\x01\x00\x00\x00") == 1
+    assert b"\x03\x00\x03\x00" in accepted  # context 3: abstract syntax not supported
 
 
 def leaves_nothing(node: Answering) -> bool:
@@ -120,6 +139,17 @@ def test_a_request_that_lacks_what_it_must_have_is_aborted_and_its_data_set_drop
 
     assert answer_to(node, request(C_STORE, **whole) + FRAGMENT + last) == ABORT
     wait_until(lambda: leaves_nothing(node), what="the data set gone")
+
+
+def test_a_request_of_another_service_than_its_class_is_aborted(node: Answering) -> None:
+    echo = request(C_ECHO, x0800=NO_DATA_SET)
+    store = (
+        request(C_STORE, x0002="1.2.840.10008.1.1", x1000="1.2.3") + FRAGMENT + pdu(P_DATA, pdv(1, LAST, b""))
+    )
+
+    delete = request(N_DELETE, x0003=str(MRImageStorage), x1001="1.2.3", x0800=NO_DATA_SET)
+
+    assert [answer_to(node, it) for it in (echo, store, delete)] == [ABORT, ABORT, ABORT]
 
 
 @pytest.mark.parametrize("field", [C_ECHO, C_STORE | RESPONSE, C_ECHO | RESPONSE, C_CANCEL])

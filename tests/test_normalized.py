@@ -1,14 +1,40 @@
+import time
 from io import BytesIO
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import evt
 
+from gpnet_node.dimse.contexts import QUERY_MODELS
+from gpnet_node.dimse.identifier import read_identifier
 from gpnet_node.dimse.normalized import read
 from gpnet_node.errors import QueryError
-from tests.fuzz.dataset import IMPLICIT, Element, encoded
+from tests.fuzz.dataset import EXPLICIT, IMPLICIT, Element, Items, encoded
+
+
+def nested(depth: int) -> bytes:
+    """A sequence that ends too early, deep within others."""
+    inner = Element(tag=0x00081140, vr="SQ", value=b"1..2")
+    for _ in range(depth):
+        inner = Element(tag=0x00081140, vr="SQ", value=Items(items=((inner,),)))
+    return encoded([inner], EXPLICIT)
+
+
+def test_what_cannot_be_read_deep_within_sequences_is_refused_at_once() -> None:
+    event = SimpleNamespace(context=SimpleNamespace(transfer_syntax=ExplicitVRLittleEndian))
+    began = time.monotonic()
+
+    with pytest.raises(QueryError, match="cannot be parsed"):
+        read(BytesIO(nested(16)), cast(evt.Event, event))
+    with pytest.raises(QueryError, match="cannot be parsed"):
+        read_identifier(
+            BytesIO(nested(16)),
+            transfer_syntax=ExplicitVRLittleEndian,
+            model=QUERY_MODELS["1.2.840.10008.5.1.4.1.2.2.1"],
+        )
+    assert time.monotonic() - began < 1.0
 
 
 def test_a_data_set_whose_sequence_ends_too_early_is_refused() -> None:

@@ -30,7 +30,7 @@ def read(sent: object, event: evt.Event) -> Dataset:
     syntax = UID(event.context.transfer_syntax)
     try:
         found: Dataset = decode(sent, syntax.is_implicit_VR, syntax.is_little_endian)
-        found.walk(lambda *_: None)  # elements are read when they are asked for
+        list(found.iterall())  # elements are read when they are asked for
     except (*UNREADABLE, OSError) as exc:  # a sequence that ends too early
         raise QueryError("the request's data set cannot be parsed") from exc
     return found

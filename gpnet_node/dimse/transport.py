@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_CANCEL, DimseServiceType
+from pynetdicom.dimse_primitives import C_CANCEL, C_ECHO, C_STORE, DimseServiceType
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.service_class import StorageServiceClass, VerificationServiceClass
+from pynetdicom.sop_class import uid_to_service_class
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
 from gpnet_node.dimse.incoming import OpenSpool, SpoolingDimse, discard_data_set
@@ -40,6 +42,7 @@ _RINGS = 4096  # of the bell that are heard at once
 _DATA_TRANSFER = "Sta6"  # PS3.8 9.2.2
 _WAITING_MESSAGES = 64  # to be sent; then what comes in is looked at: a C-CANCEL, say
 
+_REQUEST_OF = {StorageServiceClass: C_STORE, VerificationServiceClass: C_ECHO}
 _NONSENSE = (IndexError, *UNREADABLE)
 
 Serve = Callable[[Requested], None]
@@ -224,13 +227,20 @@ def _serve_request(
             association.abort(block=False)
 
 
+def _is_of_its_class(message: DimseServiceType) -> bool:
+    """Whether the request is one of its SOP class's service, where pynetdicom does not ask."""
+    named = (getattr(message, it, None) for it in ("AffectedSOPClassUID", "RequestedSOPClassUID"))
+    service = uid_to_service_class(next(filter(None, named), ""))
+    return isinstance(message, _REQUEST_OF.get(service, object))
+
+
 def _serve_other(association: Association, message: DimseServiceType, context_id: int) -> None:
     """Do as pynetdicom does; but a request that lacks what it must have gets an abort, not silence."""
     if isinstance(message, C_CANCEL):
         return  # of nothing that is going on
     is_request = message.MessageIDBeingRespondedTo is None
     try:
-        if is_request and not message.is_valid_request:
+        if is_request and not (message.is_valid_request and _is_of_its_class(message)):
             calling_ae = association.requestor.ae_title.strip()
             log.warning("a request lacks what it must have", calling_ae=calling_ae)
             association.abort()

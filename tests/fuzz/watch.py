@@ -17,6 +17,7 @@ from tests.nodes import RunningNode
 from tests.peers import data_set_bytes
 
 _ECHO_SECONDS = 1.0
+_ECHOES = 3  # the best counts: others may keep the machine busy
 _SETTLE_SECONDS = 20.0  # for threads and sockets of broken associations to be gone
 _MOST_GROWTH_BYTES = 50 << 20
 _BUGS = ("this is a bug", "died of a bug", "dies of a bug", "Exception in DUL.run()", "Traceback")
@@ -64,7 +65,7 @@ class Watch:
         if self._node.supervisor.process_id(Role.RECEIVER) != self._process_id:
             yield "the receiver died"
             return
-        seconds = echo_seconds(self._node.port)
+        seconds = min(echo_seconds(self._node.port) for _ in range(_ECHOES))
         if seconds > _ECHO_SECONDS:
             yield f"a C-ECHO took {seconds:.2f} s"
         deadline = time.monotonic() + _SETTLE_SECONDS
