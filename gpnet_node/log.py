@@ -38,7 +38,7 @@ LEVELS: Mapping[str, int] = {
     "error": logging.ERROR,
 }
 # Libraries whose messages quote header values; their lines say only where they come from.
-QUOTING_LIBRARIES = ("pydicom", "highdicom", "py.warnings")
+QUOTING_LIBRARIES = ("pydicom", "pynetdicom", "highdicom", "py.warnings")
 
 Event = MutableMapping[str, Any]
 

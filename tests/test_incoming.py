@@ -1,5 +1,6 @@
 """Messages that are none, or lack something, by hand: each ends its association, and nothing of it stays."""
 
+import io
 import socket
 import struct
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from gpnet_node.config import PeerConfig
+from gpnet_node.log import configure
 from tests.answering import Answering, acceptors, answering
 from tests.fuzz.pdu import (
     ABORT,
@@ -92,6 +94,18 @@ def test_a_class_that_is_no_uid_is_refused_and_takes_no_other_with_it(tmp_path: 
 
     assert accepted.count(b"\x21\x00\x00\x1b\x01\x00\x00\x00") == 1
     assert b"\x03\x00\x03\x00" in accepted  # context 3: abstract syntax not supported
+
+
+def test_a_uid_that_is_none_is_not_repeated_in_the_log(node: Answering) -> None:
+    log = io.StringIO()
+    configure(style="json", level="info", stream=log)
+
+    assert (
+        answer_to(node, request(C_STORE, x1000="Doe^John") + FRAGMENT + pdu(P_DATA, pdv(1, LAST, b"")))
+        == P_DATA
+    )
+    assert "an instance was refused" in log.getvalue()
+    assert "Doe" not in log.getvalue()
 
 
 def leaves_nothing(node: Answering) -> bool:

@@ -115,6 +115,14 @@ def test_an_exception_that_a_library_logs_with_its_text_loses_the_text(stream: i
     assert (line["event"], line["exception"]) == ("pynetdicom.service_class has failed", "ValueError")
 
 
+@pytest.mark.parametrize("library", ["pydicom", "pynetdicom.utils", "highdicom.seg"])
+def test_what_a_library_of_the_field_says_of_a_value_is_left_out(stream: io.StringIO, library: str) -> None:
+    logging.getLogger(library).error("Invalid 'Affected SOP Instance UID' value '%s'", "Doe^John")
+
+    assert "Doe" not in stream.getvalue()
+    assert lines(stream)[0]["event"] == f"{library} has failed"
+
+
 def test_another_librarys_error_is_a_line_like_ours(stream: io.StringIO) -> None:
     logging.getLogger("sqlalchemy").error("the pool is exhausted")
 

@@ -4,12 +4,13 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import evt
 
 from gpnet_node.dimse.contexts import QUERY_MODELS
 from gpnet_node.dimse.identifier import read_identifier
-from gpnet_node.dimse.normalized import read
+from gpnet_node.dimse.normalized import items, read
 from gpnet_node.errors import QueryError
 from tests.fuzz.dataset import EXPLICIT, IMPLICIT, Element, Items, encoded
 
@@ -43,3 +44,11 @@ def test_a_data_set_whose_sequence_ends_too_early_is_refused() -> None:
 
     with pytest.raises(QueryError, match="cannot be parsed"):
         read(BytesIO(sent), cast(evt.Event, event))
+
+
+def test_a_text_where_a_sequence_should_be_is_refused_by_name() -> None:
+    data_set = Dataset()
+    data_set.add_new(0x00400340, "LO", "text")
+
+    with pytest.raises(QueryError, match="PerformedSeriesSequence is not a sequence"):
+        items(data_set, "PerformedSeriesSequence")

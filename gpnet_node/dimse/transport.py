@@ -186,12 +186,12 @@ def _run(dul: DULServiceProvider, outgoing: Outgoing) -> None:
 
 
 def _run_association(association: Association) -> None:
-    """Do as pynetdicom does; a request for an association that it cannot answer is aborted."""
+    """Do as pynetdicom does; an association that it cannot make sense of is aborted."""
     try:
         Association.run(association)
     except _NONSENSE as exc:
         host = association.requestor.address
-        log.warning("an association cannot be agreed on", host=host, reason=type(exc).__name__)
+        log.warning("an association makes no sense", host=host, reason=type(exc).__name__)
         association.abort()
 
 

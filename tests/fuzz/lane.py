@@ -1,13 +1,13 @@
 """A peer that sends inputs on one connection after the other, and says how the node took each."""
 
 import contextlib
-import socket
 import struct
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
+from tests.fuzz.connection import LIMIT_SECONDS, ClosedError, Connection
 from tests.fuzz.inputs import REQUEST, Input, Layer
 from tests.fuzz.messages import C_ECHO, C_STORE, RESPONSE
 from tests.fuzz.pdu import (
@@ -29,7 +29,6 @@ from tests.fuzz.pdu import (
 )
 
 _GRACE_SECONDS = 0.15  # for an answer; then the node is asked whether it is there
-_LIMIT_SECONDS = 20.0  # thrice the node's own timeouts, for a machine that is busy
 _PENDING = (0xFF00, 0xFF01)
 _ECHO_ID = 0x7E57
 _ECHO = pdu(
@@ -54,65 +53,12 @@ class HangError(Exception):
     """The node gave no answer, did not abort, and did not close the connection."""
 
 
-class _ClosedError(Exception):
-    """The node closed the connection."""
-
-
 @dataclass(kw_only=True)
 class Outcome:
     """How the node took an input. ``kept``: data sets, by SOP Instance UID, that it said are stored."""
 
     answer: str
     kept: dict[str, bytes] = field(default_factory=dict)
-
-
-class _Connection:
-    """A TCP connection, and the PDUs that come on it."""
-
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=_LIMIT_SECONDS)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._received = bytearray()
-
-    def send(self, content: bytes) -> None:
-        """Send; a node that has closed its end is noticed when it is listened to."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._socket.settimeout(_LIMIT_SECONDS)
-            self._socket.sendall(content)
-
-    def receive(self, seconds: float) -> tuple[int, bytes] | None:
-        """Return the next PDU's type and content, or None where none comes in time. Raises _ClosedError."""
-        deadline = time.monotonic() + seconds
-        while (whole := self._whole()) is None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return None
-            self._socket.settimeout(left)
-            try:
-                piece = self._socket.recv(1 << 16)
-            except TimeoutError:
-                return None
-            except ConnectionResetError:
-                piece = b""
-            if not piece:
-                raise _ClosedError
-            self._received += piece
-        return whole
-
-    def _whole(self) -> tuple[int, bytes] | None:
-        if len(self._received) < 6:
-            return None
-        (length,) = struct.unpack_from(">L", self._received, 2)
-        if len(self._received) < 6 + length:
-            return None
-        kind, content = self._received[0], bytes(self._received[6 : 6 + length])
-        del self._received[: 6 + length]
-        return kind, content
-
-    def close(self, *, reset: bool = False) -> None:
-        if reset:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._socket.close()
 
 
 class Lane:
@@ -125,8 +71,8 @@ class Lane:
         self._port = port
         self._rng = rng
         self._patient = patient
-        self._association: _Connection | None = None
-        self._left: list[tuple[_Connection, bytes]] = []
+        self._association: Connection | None = None
+        self._left: list[tuple[Connection, bytes]] = []
 
     def play(self, it: Input) -> Outcome:
         """Send an input and see what comes of it. Raises HangError."""
@@ -134,7 +80,7 @@ class Lane:
             if it.layer is Layer.ASSOCIATION:
                 return Outcome(answer=self._before_association(it.sent))
             return self._on_association(it)
-        except _ClosedError:
+        except ClosedError:
             self.close()
             return Outcome(answer="closed")
 
@@ -146,17 +92,17 @@ class Lane:
 
     def wait(self) -> None:
         """Wait until the node has let go what it waited with. Raises HangError, which has the input."""
-        deadline = time.monotonic() + _LIMIT_SECONDS
+        deadline = time.monotonic() + LIMIT_SECONDS
         for connection, sent in self._left:
             try:
                 while connection.receive(max(0.0, deadline - time.monotonic())) is not None:
                     pass
                 raise HangError(f"the connection is still open: {sent.hex()}")
-            except _ClosedError:
+            except ClosedError:
                 connection.close()
 
     def _before_association(self, sent: bytes) -> str:
-        connection = _Connection(self._port)
+        connection = Connection(self._port)
         connection.send(sent)
         try:
             came = connection.receive(_GRACE_SECONDS)
@@ -164,7 +110,7 @@ class Lane:
                 self._end(connection, sent)
             else:
                 connection.close()
-        except _ClosedError:
+        except ClosedError:
             connection.close()
             raise
         if came is None:
@@ -172,11 +118,11 @@ class Lane:
         names = {ASSOCIATE_AC: "accepted", ASSOCIATE_RJ: "rejected", ABORT: "aborted"}
         return names.get(came[0], f"PDU {came[0]}")
 
-    def _associated(self) -> _Connection:
+    def _associated(self) -> Connection:
         if self._association is None:
-            connection = _Connection(self._port)
+            connection = Connection(self._port)
             connection.send(REQUEST)
-            came = connection.receive(_LIMIT_SECONDS)
+            came = connection.receive(LIMIT_SECONDS)
             if came is None or came[0] != ASSOCIATE_AC:
                 raise HangError(f"a valid request for an association was answered by {came and came[0]}")
             self._association = connection
@@ -196,11 +142,11 @@ class Lane:
             self._end(connection, it.sent)
         return Outcome(answer=answer or "waited for more", kept=heard.kept(it.sent))
 
-    def _behind_an_echo(self, connection: _Connection, heard: "_Heard") -> str:
+    def _behind_an_echo(self, connection: Connection, heard: "_Heard") -> str:
         """Ask whether the node is there; what it says before is its answer to the input. Raises HangError."""
         connection.send(_ECHO)
         answer = "ignored"
-        while (came := heard.final(_LIMIT_SECONDS)) != _ECHO_ANSWERED:
+        while (came := heard.final(LIMIT_SECONDS)) != _ECHO_ANSWERED:
             if came is None:
                 raise HangError("neither the input nor the C-ECHO behind it was answered")
             answer = came
@@ -208,7 +154,7 @@ class Lane:
                 break
         return answer
 
-    def _end(self, connection: _Connection, sent: bytes) -> None:
+    def _end(self, connection: Connection, sent: bytes) -> None:
         """Make an end with a node that may wait for more, or leave that to its own timeouts."""
         if self._patient:
             self._left.append((connection, sent))
@@ -216,7 +162,7 @@ class Lane:
         how = self._rng.randrange(4)
         if how < 2:
             connection.send((RELEASE, ABORTED)[how])
-            with contextlib.suppress(_ClosedError):
+            with contextlib.suppress(ClosedError):
                 connection.receive(_GRACE_SECONDS)
         connection.close(reset=how == 3)
 
@@ -224,7 +170,7 @@ class Lane:
 class _Heard:
     """What the node says on an association; it is given what it asks for."""
 
-    def __init__(self, connection: _Connection, rng: Random) -> None:
+    def __init__(self, connection: Connection, rng: Random) -> None:
         self._connection = connection
         self._rng = rng
         self._command = b""
@@ -310,15 +256,15 @@ def _data_of(sent: bytes) -> bytes:
 def echo_seconds(port: int) -> float:
     """Associate, send a C-ECHO, and return how long that took. Raises HangError."""
     began = time.monotonic()
-    connection = _Connection(port)
+    connection = Connection(port)
     try:
         connection.send(REQUEST)
-        connection.receive(_LIMIT_SECONDS)
+        connection.receive(LIMIT_SECONDS)
         connection.send(_ECHO)
-        if _Heard(connection, Random(0)).final(_LIMIT_SECONDS) != _ECHO_ANSWERED:
+        if _Heard(connection, Random(0)).final(LIMIT_SECONDS) != _ECHO_ANSWERED:
             raise HangError("a C-ECHO was not answered")
         return time.monotonic() - began
-    except _ClosedError as exc:
+    except ClosedError as exc:
         raise HangError("a C-ECHO was not answered") from exc
     finally:
         connection.close()
