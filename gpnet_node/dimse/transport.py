@@ -202,6 +202,10 @@ def _serve_request(
 
     A bug in it ends the association and its thread, and nothing else.
     """
+    if threading.current_thread() is not association:
+        # pynetdicom serves a report in a thread of its own, which unpauses what ours has paused
+        association.dimse.msg_queue.put((context_id, message))
+        return
     context = association._accepted_cx.get(context_id)
     if context is None or not isinstance(message, Query) or message.MessageID is None:
         _serve_other(association, message, context_id)

@@ -15,7 +15,7 @@ from gpnet_node.config import Configuration, PeerConfig
 from gpnet_node.node import Role
 from tests.fuzz.inputs import Input, Layer, framed, inputs
 from tests.fuzz.lane import HangError, Lane
-from tests.fuzz.messages import MESSAGES
+from tests.fuzz.messages import MESSAGES, get, report, store
 from tests.fuzz.watch import Watch
 from tests.nodes import configuration_of, running_node
 from tests.peers import free_port
@@ -127,7 +127,7 @@ def fuzz(count: int, folder: Path, said: Callable[[], str], tell: Callable[[str]
                 if faults := played.faults + watch.faults(played.kept):
                     pytest.fail(complaint(number, faults, blamed(port, watch, batch, seed)), pytrace=False)
                 counts += played.counts
-                tell(f"batch {number}: {counts.total()} inputs, {watch.kept} instances kept by this node")
+                tell(f"batch {number}: {counts.total()} inputs; {watch.summary()}")
     return counts
 
 
@@ -153,6 +153,7 @@ def past_association(counts: Counter[str]) -> int:
     return sum(number for what, number in counts.items() if not what.startswith(Layer.ASSOCIATION))
 
 
+@pytest.mark.timeout(900)  # a minute on a core of its own
 def test_a_receiver_answers_aborts_or_closes_whatever_it_is_sent_and_keeps_nothing_of_it(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,3 +178,18 @@ def test_a_receiver_takes_as_many_inputs_as_are_asked_for(
     tell(f"seed {SEED}: {past_association(counts)} of {counts.total()} went to an association")
     tell(table(counts))
     assert past_association(counts) * 2 > counts.total()
+
+
+def test_a_retrieval_right_behind_a_report_is_answered_each_time(tmp_path: Path) -> None:
+    rng = Random(SEED)
+    with running_node(configuration(tmp_path), Role.RECEIVER) as node:
+        stored = [store(rng) for _ in range(40)]
+        behind = [it for _ in range(60) for it in (report(rng), get(rng))]
+        batch = [
+            Input(layer=Layer.NOTHING, kind=it.kind, sent=framed(it))
+            for it in (*stored, *behind)
+            for _ in range(LANES)
+        ]
+        played = play(node.port, batch, seed="behind a report", patient=False)
+
+    assert played.faults == []

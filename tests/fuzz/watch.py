@@ -46,11 +46,16 @@ class Watch:
         self._process_id = node.supervisor.process_id(Role.RECEIVER)
         self._process = psutil.Process(self._process_id)
         self._before = self._held()
-        self.kept = 0
+        self._kept = 0
 
     def faults(self, kept: Mapping[str, bytes]) -> list[str]:
         """Return a sentence for each thing that does not hold, after all connections are closed."""
         return [*self._process_faults(), *self._log_faults(), *self._archive_faults(kept)]
+
+    def summary(self) -> str:
+        """Say what this node has kept, and by how much its memory has grown."""
+        grown = (self._held().rss_bytes - self._before.rss_bytes) / (1 << 20)
+        return f"this node keeps {self._kept} instances and has grown by {grown:.1f} MiB"
 
     def _held(self) -> _Held:
         with self._process.oneshot():
@@ -97,7 +102,7 @@ class Watch:
         lost = [uid for uid, sent in kept.items() if all(data_set_bytes(it) != sent for it in held[uid])]
         if lost:
             yield f"{len(lost)} instances that were answered 0x0000 are not kept as sent: {lost[0]}"
-        self.kept += len(kept)
+        self._kept += len(kept)
 
 
 def _passed_our_code(line: str) -> bool:
