@@ -143,3 +143,12 @@ def test_console_lines_hold_the_sentence_and_the_fields(stream: io.StringIO) -> 
 
     assert "a job was claimed" in stream.getvalue()
     assert "job=job-1" in stream.getvalue()
+
+
+def test_the_text_of_a_warning_is_not_kept_in_memory(stream: io.StringIO) -> None:
+    for number in range(10):
+        warnings.warn(f"Invalid value for VR PN: 'Doe^John {number}'", stacklevel=1)
+
+    kept = globals().get("__warningregistry__", {})
+    assert "py.warnings has warned" in stream.getvalue()
+    assert not [key for key in kept if "Doe" in str(key)]
