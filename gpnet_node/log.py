@@ -38,7 +38,7 @@ LEVELS: Mapping[str, int] = {
     "error": logging.ERROR,
 }
 # Libraries whose messages quote header values; their lines say only where they come from.
-QUOTING_LIBRARIES = ("pydicom", "highdicom", "py.warnings")
+QUOTING_LIBRARIES = ("pydicom", "pynetdicom", "highdicom", "py.warnings")
 
 Event = MutableMapping[str, Any]
 
@@ -52,7 +52,7 @@ def configure(*, style: Literal["json", "console"], level: str, stream: TextIO) 
         cache_logger_on_first_use=False,
     )
     logging.captureWarnings(True)
-    warnings.simplefilter("default")
+    warnings.simplefilter("always")  # else each text is kept for good; of each place one is written below
     root = logging.getLogger()
     root.handlers = [_Relay()]
     root.setLevel(logging.WARNING)

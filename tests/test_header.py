@@ -1,7 +1,9 @@
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 
 from gpnet_node.store.header import header_of
 from tests.factories import enhanced_mr, mr_series
@@ -39,3 +41,12 @@ def test_values_of_the_wrong_kind_are_left_out_and_long_ones_cut(tmp_path: Path)
     assert header.acquisition_number is None
     assert len(header.patient_id) == 256
     assert header.modality == ""
+
+
+def test_a_sequence_that_cannot_be_read_where_a_text_should_be_is_left_out(tmp_path: Path) -> None:
+    data_set, item = dcmread(mr_series(tmp_path, slices=1)[0]), Dataset()
+    patient_id = Tag("PatientID")
+    item._dict[patient_id] = RawDataElement(patient_id, "??", 2, b"x ", 0, False, True)
+    data_set.add_new(0x00100010, "SQ", [item])
+
+    assert header_of(data_set).patient_name == ""

@@ -115,6 +115,14 @@ def test_an_exception_that_a_library_logs_with_its_text_loses_the_text(stream: i
     assert (line["event"], line["exception"]) == ("pynetdicom.service_class has failed", "ValueError")
 
 
+@pytest.mark.parametrize("library", ["pydicom", "pynetdicom.utils", "highdicom.seg"])
+def test_what_a_library_of_the_field_says_of_a_value_is_left_out(stream: io.StringIO, library: str) -> None:
+    logging.getLogger(library).error("Invalid 'Affected SOP Instance UID' value '%s'", "Doe^John")
+
+    assert "Doe" not in stream.getvalue()
+    assert lines(stream)[0]["event"] == f"{library} has failed"
+
+
 def test_another_librarys_error_is_a_line_like_ours(stream: io.StringIO) -> None:
     logging.getLogger("sqlalchemy").error("the pool is exhausted")
 
@@ -135,3 +143,12 @@ def test_console_lines_hold_the_sentence_and_the_fields(stream: io.StringIO) -> 
 
     assert "a job was claimed" in stream.getvalue()
     assert "job=job-1" in stream.getvalue()
+
+
+def test_the_text_of_a_warning_is_not_kept_in_memory(stream: io.StringIO) -> None:
+    for number in range(10):
+        warnings.warn(f"Invalid value for VR PN: 'Doe^John {number}'", stacklevel=1)
+
+    kept = globals().get("__warningregistry__", {})
+    assert "py.warnings has warned" in stream.getvalue()
+    assert not [key for key in kept if "Doe" in str(key)]

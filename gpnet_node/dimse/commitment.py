@@ -20,7 +20,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from gpnet_node.config import Configuration, NodeConfig, PeerConfig
-from gpnet_node.dimse.normalized import RESOURCE_LIMITATION, SUCCESS, Answer, answer, read
+from gpnet_node.dimse.normalized import RESOURCE_LIMITATION, SUCCESS, Answer, answer, items, read
 from gpnet_node.dimse.sender import associate
 from gpnet_node.errors import PermanentPeerError, QueryError, StorageError, TransientPeerError
 from gpnet_node.intake.instance import is_safe_uid
@@ -99,7 +99,7 @@ def take_report(event: evt.Event, peers: Sequence[str], outbox: Outbox, *, now: 
         safe = [it.sop_instance_uid for it in _references(told, "ReferencedSOPSequence")]
         failed = {
             str(item.ReferencedSOPInstanceUID): f"0x{int(item.get('FailureReason') or 0):04X}"
-            for item in told.get("FailedSOPSequence") or ()
+            for item in items(told, "FailedSOPSequence")
         }
         for peer in peers:
             outbox.confirmed(peer, safe, transaction_uid=transaction_uid, now=now)
@@ -222,7 +222,7 @@ def _transaction(wanted: Dataset) -> str:
 
 def _references(named: Dataset, sequence: str) -> list[Reference]:
     found = []
-    for item in named.get(sequence) or ():
+    for item in items(named, sequence):
         uids = item.get("ReferencedSOPClassUID"), item.get("ReferencedSOPInstanceUID")
         if not all(map(is_safe_uid, uids)):
             raise QueryError(f"an item of {sequence} lacks a UID")

@@ -27,6 +27,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from gpnet_node.config import PeerConfig
+from gpnet_node.intake.instance import is_safe_uid
 from gpnet_node.intake.keeping import IMAGE_CLASSES, TRANSFER_SYNTAXES
 from gpnet_node.store.attributes import Level
 
@@ -78,6 +79,7 @@ def supported_contexts(
     A class or syntax left out here is refused during negotiation with the result of its own: 3, abstract
     syntax not supported, or 4, transfer syntaxes not supported (PS3.8 9.3.3.2).
     """
+    proposed = [uid for uid in proposed if is_safe_uid(uid)]
     classes: set[str] = set()
     fetched = set(taken) & set(proposed) if peer.may_retrieve else set()
     if peer.may_store:

@@ -65,8 +65,7 @@ def _decoded(stream: BytesIO | None, transfer_syntax: UID) -> Dataset:
         raise QueryError("the identifier is too long")
     try:
         identifier = decode(stream, transfer_syntax.is_implicit_VR, transfer_syntax.is_little_endian)
-        identifier.decode()  # texts, in its character set
-        list(identifier.iterall())
+        list(identifier.iterall())  # not walk nor decode: of a fault their text doubles with each level
     except (*UNREADABLE, OSError) as exc:
         raise QueryError("the identifier cannot be parsed") from exc
     return identifier

@@ -1,8 +1,10 @@
 """What the handlers of DIMSE-N requests (PS3.7 10) share: reading what came along, and answering."""
 
+from collections.abc import Sequence
 from io import BytesIO
 
 from pydicom import Dataset
+from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.dsutils import decode
@@ -30,10 +32,20 @@ def read(sent: object, event: evt.Event) -> Dataset:
     syntax = UID(event.context.transfer_syntax)
     try:
         found: Dataset = decode(sent, syntax.is_implicit_VR, syntax.is_little_endian)
-        found.walk(lambda *_: None)  # elements are read when they are asked for
-    except UNREADABLE as exc:
+        list(found.iterall())  # elements are read when they are asked for
+    except (*UNREADABLE, OSError) as exc:  # a sequence that ends too early
         raise QueryError("the request's data set cannot be parsed") from exc
     return found
+
+
+def items(data_set: Dataset, keyword: str) -> Sequence[Dataset]:
+    """Return the items of a sequence, none where it is not there. Raises QueryError: it is no sequence."""
+    value = data_set.get(keyword)
+    if value is None:
+        return ()
+    if not isinstance(value, Items):
+        raise QueryError(f"{keyword} is not a sequence")
+    return value
 
 
 def answer(status: int, comment: str = "") -> Answer:

@@ -21,6 +21,7 @@ from gpnet_node.dimse.normalized import (
     SUCCESS,
     Answer,
     answer,
+    items,
     read,
 )
 from gpnet_node.errors import QueryError, StorageError
@@ -107,12 +108,11 @@ def _listed(attributes: Dataset) -> Mapping[str, Sequence[str]] | None:
 
     Other objects are left out: a scanner lists raw data too, which it never sends here.
     """
-    performed = attributes.get("PerformedSeriesSequence")
-    if performed is None:
+    if "PerformedSeriesSequence" not in attributes:
         return None
     listed: dict[str, list[str]] = {}
-    for item in performed:
-        references = item.get("ReferencedImageSequence") or ()
+    for item in items(attributes, "PerformedSeriesSequence"):
+        references = items(item, "ReferencedImageSequence")
         images = [reference.get("ReferencedSOPInstanceUID") for reference in references]
         series_uid = item.get("SeriesInstanceUID")
         if not all(map(is_safe_uid, [series_uid, *images])):

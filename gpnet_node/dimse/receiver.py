@@ -27,13 +27,15 @@ from gpnet_node.config import Configuration, PeerConfig
 from gpnet_node.dimse.admission import Admission, Rejection
 from gpnet_node.dimse.commitment import CommitmentDesk
 from gpnet_node.dimse.contexts import supported_contexts
+from gpnet_node.dimse.incoming import SpoolingDimse
 from gpnet_node.dimse.indexer import Association as Visited
 from gpnet_node.dimse.indexer import Indexer
 from gpnet_node.dimse.lobby import Lobby
 from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.query import QueryRetrieve, agreed
-from gpnet_node.dimse.transport import SpoolingDimse, request_handler
+from gpnet_node.dimse.transport import request_handler
 from gpnet_node.errors import MismatchedInstanceError, StorageError, UnreadableInstanceError
+from gpnet_node.intake.instance import is_safe_uid
 from gpnet_node.intake.keeping import Announced, keep, preamble
 from gpnet_node.intake.spool import Spool
 from gpnet_node.log import get_logger
@@ -306,13 +308,13 @@ class Receiver:
             arrival = self._keep(request, UID(event.context.transfer_syntax), spool, visit.association)
         except (StorageError, UnreadableInstanceError, MismatchedInstanceError) as exc:
             visit.refused += 1
-            status = _status_of(exc)
+            status, uid = _status_of(exc), request.AffectedSOPInstanceUID
             log.warning(
                 "an instance was refused",
                 status=f"0x{status:04X}",
                 why=str(exc),
                 calling_ae=visit.association.calling_ae,
-                instance=str(request.AffectedSOPInstanceUID),
+                instance=uid if is_safe_uid(uid) else "",
             )
             return _answer(status, _OUR_TROUBLE if isinstance(exc, StorageError) else str(exc))
         finally:

@@ -1,4 +1,4 @@
-"""pynetdicom's acceptor with our socket and our place for data sets, by its own extension points.
+"""pynetdicom's acceptor with our socket and our reading of messages, by its own extension points.
 
 Five things differ from what pynetdicom does by itself: PDUs are read in as few calls as the network allows,
 neither waited for nor read beyond reason; the data set of a C-STORE goes into a file instead of memory; what
@@ -20,43 +20,35 @@ from functools import partial
 
 from pynetdicom import evt
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import (
-    C_FIND_RQ,
-    C_GET_RQ,
-    C_MOVE_RQ,
-    N_ACTION_RQ,
-    N_CREATE_RQ,
-    N_EVENT_REPORT_RQ,
-    N_SET_RQ,
-    DIMSEMessage,
-)
-from pynetdicom.dimse_primitives import DimseServiceType
+from pynetdicom.dimse_primitives import C_CANCEL, C_ECHO, C_STORE, DimseServiceType
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.service_class import StorageServiceClass, VerificationServiceClass
+from pynetdicom.sop_class import uid_to_service_class
 from pynetdicom.transport import AssociationSocket, RequestHandler
 
+from gpnet_node.dimse.incoming import OpenSpool, SpoolingDimse, discard_data_set
 from gpnet_node.dimse.lobby import Lobby
 from gpnet_node.dimse.requested import Query, Requested
 from gpnet_node.errors import ConfigurationError
-from gpnet_node.intake.spool import Identifier, Spool
 from gpnet_node.log import BugLine, get_logger
+from gpnet_node.store.versions import UNREADABLE
 
 # An association request with all its 128 contexts and their transfer syntaxes stays far below this.
 _MAX_NEGOTIATION_BYTES = 1 << 20
 
 _POLL_SECONDS = 0.001  # for an answer of ours that waits to be sent
 _LOOP_SECONDS = 0.0001  # BoundedSocket.ready waits already; without any, a closed connection would spin
-_PATIENCE_SECONDS = 0.005  # for a release or an abort to be noticed
 _LOOK_SECONDS = 0.1  # for the end of the thread that sends to be noticed
 
 _RINGS = 4096  # of the bell that are heard at once
 _DATA_TRANSFER = "Sta6"  # PS3.8 9.2.2
 _WAITING_MESSAGES = 64  # to be sent; then what comes in is looked at: a C-CANCEL, say
 
-_IN_MEMORY = (C_FIND_RQ, C_GET_RQ, C_MOVE_RQ, N_CREATE_RQ, N_SET_RQ, N_ACTION_RQ, N_EVENT_REPORT_RQ)
+_REQUEST_OF = {StorageServiceClass: C_STORE, VerificationServiceClass: C_ECHO}
+_NONSENSE = (IndexError, *UNREADABLE)
 
-OpenSpool = Callable[[DIMSEMessage, Association], Spool]
 Serve = Callable[[Requested], None]
 Secure = Callable[[socket.socket], socket.socket]
 
@@ -133,44 +125,6 @@ class BoundedSocket(AssociationSocket):
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
-class SpoolingDimse(DIMSEServiceProvider):
-    """Gives each incoming message a Spool for its data set; else pynetdicom's own."""
-
-    def __init__(self, assoc: Association, open_spool: OpenSpool) -> None:
-        super().__init__(assoc)
-        self._open_spool = open_spool
-
-    def get_msg(self, block: bool = False) -> tuple[None, None] | tuple[int, DimseServiceType]:
-        """Return the next message; where pynetdicom would look and sleep, wait for it a moment instead."""
-        if block:
-            return super().get_msg(block=True)
-        try:
-            return self.msg_queue.get(timeout=_PATIENCE_SECONDS)
-        except queue.Empty:
-            return None, None
-
-    def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take the next fragments of a message, one by one: the command says where its data set goes."""
-        for fragment in primitive.presentation_data_value_list:
-            if self.message is None:
-                self.message = DIMSEMessage()
-                self.message.data_set = self._open_spool(self.message, self.assoc)
-            if isinstance(self.message, _IN_MEMORY):
-                self._keep_in_memory(self.message)
-            single = P_DATA()
-            single.presentation_data_value_list.append(fragment)
-            super().receive_primitive(single)
-
-    def _keep_in_memory(self, message: DIMSEMessage) -> None:
-        if isinstance(message.data_set, Spool):
-            message.data_set = Identifier()
-
-    def discard(self) -> None:
-        """Drop a data set that will never be whole."""
-        if self.message is not None and isinstance(self.message.data_set, Spool):
-            self.message.data_set.discard()
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Encoded:
     """PDUs of data that are encoded already, and go out as they are."""
@@ -235,12 +189,30 @@ def _send_encoded(dul: DULServiceProvider) -> bool:
 
 
 def _run(dul: DULServiceProvider, afterwards: Sequence[Callable[[], None]]) -> None:
-    """Do as pynetdicom does, and then what is to be done when nobody listens any more."""
+    """Do as pynetdicom does, and then what is to be done when nobody listens any more.
+
+    PDUs that it takes apart without a doubt may lack what they must have, or come when none may: then the
+    connection is closed.
+    """
     try:
         DULServiceProvider.run(dul)
+    except (InvalidEventError, queue.Empty, *_NONSENSE) as exc:
+        log.warning("PDUs make no sense", host=dul.assoc.requestor.address, reason=type(exc).__name__)
+        if dul.socket is not None:
+            dul.socket.close()
     finally:
         for do in afterwards:
             do()
+
+
+def _run_association(association: Association) -> None:
+    """Do as pynetdicom does; an association that it cannot make sense of is aborted."""
+    try:
+        Association.run(association)
+    except _NONSENSE as exc:
+        host = association.requestor.address
+        log.warning("an association makes no sense", host=host, reason=type(exc).__name__)
+        association.abort()
 
 
 def _serve_request(
@@ -250,9 +222,13 @@ def _serve_request(
 
     A bug in it ends the association and its thread, and nothing else.
     """
+    if threading.current_thread() is not association:
+        # pynetdicom serves a report in a thread of its own, which unpauses what ours has paused
+        association.dimse.msg_queue.put((context_id, message))
+        return
     context = association._accepted_cx.get(context_id)
     if context is None or not isinstance(message, Query) or message.MessageID is None:
-        Association._serve_request(association, message, context_id)
+        _serve_other(association, message, context_id)
         return
     requested = Requested(
         association=association,
@@ -273,6 +249,29 @@ def _serve_request(
         association._is_paused = False
         if not served:
             association.abort(block=False)
+
+
+def _is_of_its_class(message: DimseServiceType) -> bool:
+    """Whether the request is one of its SOP class's service, where pynetdicom does not ask."""
+    named = (getattr(message, it, None) for it in ("AffectedSOPClassUID", "RequestedSOPClassUID"))
+    service = uid_to_service_class(next(filter(None, named), ""))
+    return isinstance(message, _REQUEST_OF.get(service, object))
+
+
+def _serve_other(association: Association, message: DimseServiceType, context_id: int) -> None:
+    """Do as pynetdicom does; but a request that lacks what it must have gets an abort, not silence."""
+    if isinstance(message, C_CANCEL):
+        return  # of nothing that is going on
+    is_request = message.MessageIDBeingRespondedTo is None
+    try:
+        if is_request and not (message.is_valid_request and _is_of_its_class(message)):
+            calling_ae = association.requestor.ae_title.strip()
+            log.warning("a request lacks what it must have", calling_ae=calling_ae)
+            association.abort()
+        else:
+            Association._serve_request(association, message, context_id)
+    finally:
+        discard_data_set(message)
 
 
 def _reason(exc: OSError | ConfigurationError) -> str:
@@ -319,6 +318,7 @@ def request_handler(
             association.dul.to_provider_queue = outgoing  # type: ignore[assignment]
             look = partial(_send_encoded, association.dul)
             association.dul._process_recv_primitive = look  # type: ignore[method-assign]
+            association.run = partial(_run_association, association)  # type: ignore[method-assign]
             association.dimse = SpoolingDimse(association, open_spool)
             serve_request = partial(_serve_request, serve, association)
             association._serve_request = serve_request  # type: ignore[method-assign]

@@ -102,6 +102,7 @@ def _read(path: Path, where: str) -> Dataset:
     tags = ["SpecificCharacterSet", "PixelRepresentation", *_COPIED, *_GROUPS]
     try:
         header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        list(header.iterall())  # finds what cannot be read: of a fault decode's text doubles with each level
         header.decode()
     except OSError as exc:
         raise file_failure(exc, where) from exc

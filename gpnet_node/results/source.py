@@ -160,6 +160,7 @@ def read_header(path: Path) -> Dataset:
     """
     try:
         header = dcmread(path, stop_before_pixels=True)
+        list(header.iterall())  # finds what cannot be read: of a fault decode's text doubles with each level
         header.decode()
     except OSError as exc:
         raise file_failure(exc, f"file {path.name}") from exc

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import KeyObjectSelectionDocumentStorage
 
@@ -131,6 +132,8 @@ def _text(data_set: Dataset, tag: BaseTag) -> str:
                 return text[:_LONGEST_TEXT]
         value = data_set[tag].value
     except UNREADABLE:
+        return ""
+    if isinstance(value, Sequence):
         return ""
     if isinstance(value, MultiValue | list):
         value = "\\".join(map(str, value))
