@@ -196,3 +196,16 @@ def test_a_list_that_is_not_understood_is_refused_whole(node: RunningNode) -> No
     with reading(node.parts.engine) as connection:
         kept = select(performed_steps.c.status).where(performed_steps.c.uid == uid)
         assert connection.scalar(kept) == StepStatus.IN_PROGRESS  # a list that is not understood ends nothing
+
+
+def test_a_status_that_is_written_as_another_kind_of_text_is_understood(node: RunningNode) -> None:
+    association, uid = scanner(node), generate_uid()
+    mpps = ModalityPerformedProcedureStep
+    association.send_n_create(step("IN PROGRESS"), mpps, uid)
+    ended = Dataset()
+    ended.add_new(0x00400252, "PN", "COMPLETED")
+
+    answer, _ = association.send_n_set(ended, mpps, uid)
+    association.release()
+
+    assert answer.Status == 0x0000

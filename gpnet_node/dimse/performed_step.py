@@ -79,7 +79,7 @@ class PerformedSteps:
         request = cast(N_SET, event.request)
         try:
             attributes = read(request.ModificationList, event)
-            status = attributes.get("PerformedProcedureStepStatus", StepStatus.IN_PROGRESS)
+            status = str(attributes.get("PerformedProcedureStepStatus", StepStatus.IN_PROGRESS))
             if status not in list(StepStatus):
                 raise QueryError("the step's new status is none of the standard's")
             uid = str(request.RequestedSOPInstanceUID)
