@@ -1,7 +1,7 @@
 """What the sending side knows: which images were acknowledged, whatever the node says of itself."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydicom import dcmread
@@ -60,11 +60,7 @@ class Scanner:
         return True
 
 
-def lost(scanner: Scanner, archive: Archive) -> list[str]:
-    """Return what was acknowledged and is not in the archive, byte for byte."""
-    held = {uid: archive.root / path for uid, _, path in archive.instances()}
-    return [
-        uid
-        for uid, sent in scanner.acknowledged.items()
-        if uid not in held or data_set_bytes(held[uid]) != sent
-    ]
+def lost(acknowledged: Mapping[str, bytes], archive: Archive) -> list[str]:
+    """Return what was acknowledged and is not in the archive, byte for byte: any version of it."""
+    held = {(uid, data_set_bytes(archive.root / path)) for uid, _, path in archive.instances()}
+    return [uid for uid, sent in acknowledged.items() if (uid, sent) not in held]
