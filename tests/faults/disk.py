@@ -53,16 +53,35 @@ def fill(folder: Path, *, seconds: float) -> None:
 
 def refuse(process_ids: Sequence[int], error: str, *, seconds: float) -> None:
     """Have the kernel answer every change of a file by these processes with ``error`` for so long."""
-    if shutil.which("strace") is None:
-        pytest.fail("this fault needs strace: apt-get install strace")
     injected = f"inject={','.join(CHANGES)}:error={error}"
     command = ["strace", "-f", "-e", injected, "-e", "status=none"]
     for process_id in process_ids:
         command += ["-p", str(process_id)]
+    tracer = attach(command)
+    threading.Timer(seconds, tracer.terminate).start()
+
+
+@contextlib.contextmanager
+def one_error(process_id: int, calls: str, error: str, *, at: int, log: Path) -> Iterator[None]:
+    """Have one of these calls fail, the one of that number; ``log`` says whether it came to it."""
+    command = ["strace", "-f", "-o", str(log), "-e", f"trace={calls}"]
+    command += ["-e", f"inject={calls}:error={error}:when={at}", "-p", str(process_id)]
+    tracer = attach(command)
+    try:
+        yield
+    finally:
+        tracer.terminate()
+        tracer.wait(timeout=60)
+
+
+def attach(command: Sequence[str]) -> subprocess.Popen[str]:
+    """Start a tracer and return once it holds what it is to trace; fails where that cannot be."""
+    if shutil.which("strace") is None:
+        pytest.fail("this test needs strace: apt-get install strace")
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert tracer.stderr is not None
-    for _ in process_ids:
+    for _ in range(command.count("-p")):
         line = tracer.stderr.readline()
-        assert "attached" in line, f"ptrace(2) is needed for this fault: {line}"
+        assert "attached" in line, f"this test needs ptrace(2): {line}"
     threading.Thread(target=tracer.stderr.read, daemon=True).start()  # or its pipe fills up
-    threading.Timer(seconds, tracer.terminate).start()
+    return tracer

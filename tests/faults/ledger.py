@@ -18,8 +18,9 @@ _AGAIN_SECONDS = 0.2
 class Scanner:
     """Sends a series as scanners do: on one association, again from the start of the rest where it breaks."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, acknowledged: Callable[[str], None] = lambda uid: None) -> None:
         self._port = port
+        self._tell = acknowledged
         self.acknowledged: dict[str, bytes] = {}  # the data set as sent, by SOP Instance UID
 
     def send(
@@ -56,6 +57,7 @@ class Scanner:
         if "Status" not in answer or answer.Status != 0x0000:
             return False
         uid = str(dcmread(path, stop_before_pixels=True).SOPInstanceUID)
+        self._tell(uid)
         self.acknowledged[uid] = data_set_bytes(path)
         return True
 

@@ -23,7 +23,7 @@ from tests.faults.ledger import Scanner, lost
 from tests.faults.relay import Relay, Weather, relay_to
 from tests.nodes import RunningNode, configuration_of, running_node
 from tests.pallida import draw_head
-from tests.peers import Orthanc, free_port, orthanc, wait_until
+from tests.peers import Orthanc, free_port, orthanc
 
 pytestmark = pytest.mark.faults
 ROLES = (Role.RECEIVER, Role.WORKER, Role.COURIER)
@@ -137,7 +137,7 @@ def test_a_fault_loses_nothing_and_doubles_nothing(
             injected: list[str] = []
             scanner.send(head.paths, between=between)
             if step != RECEIVING:
-                _wait_until_it_was(node, JobState(step))
+                node.wait_until_it_was(JobState(step))
                 FAULTS[fault](bench)
             job = node.job(JobState.DELIVERED, JobState.CONFIRMED, seconds=PATIENCE_SECONDS)
 
@@ -150,14 +150,3 @@ def test_a_fault_loses_nothing_and_doubles_nothing(
             held = {pacs.get(f"/instances/{name}/simplified-tags")["SOPInstanceUID"] for name in names}
             assert len(names) == len(held)
             assert held == {it.sop_instance_uid for it in node.parts.jobs.results(job.uid)}
-
-
-def _wait_until_it_was(node: RunningNode, state: JobState) -> None:
-    """Wait until the job has come as far as ``state``, or further."""
-
-    def passed() -> bool:
-        node.supervisor.tend()
-        jobs = node.parts.jobs.newest()
-        return bool(jobs) and any(event.to_state is state for event in node.parts.jobs.history(jobs[0].uid))
-
-    wait_until(passed, seconds=60, what=f"a job that is {state}")
