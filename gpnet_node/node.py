@@ -222,7 +222,7 @@ def play(
 
 
 def _receive(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None], None]) -> None:
-    parts.index.abort_open_associations(now=now(), owners=Role.RECEIVER)
+    parts.index.lose_open_associations(now=now(), owners=Role.RECEIVER)
     parts.archive.discard_unfinished("incoming")
     found = reindex(parts.archive, parts.index, now=now())
     log.info("the index holds what the archive holds", count=found.added, total=found.found)
@@ -340,7 +340,7 @@ def _answer(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None]
     if not node.web.enabled:
         raise ConfigurationError("node.toml does not enable the web: set enabled = true under [web]")
     parts.archive.discard_unfinished("stow")
-    parts.index.abort_open_associations(now=now(), owners=Role.WEB)
+    parts.index.lose_open_associations(now=now(), owners=Role.WEB)
     server = build_service(
         node=node,
         engine=parts.engine,

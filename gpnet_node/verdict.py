@@ -15,9 +15,11 @@ headers tell the number in two ways:
 
 A gap waits longer, and so do images of several patients, an image that a step lists and an aborted
 association: the sender may come again. An abort is made good when the headers' count is reached, or by an
-association that was opened after it, touched the series and was released. An association that never closes
-holds a series up for a limited time only. What is no volume for another reason than a gap is complete:
-waiting does not mend it, and the job will refuse it by name.
+association that was opened after it, touched the series and was released. An association that ended with the
+receiver waits in the same way; then the series is complete unless the headers tell more, for its sender may
+have had every image acknowledged and no reason to come again. An association that never closes holds a series
+up for a limited time only. What is no volume for another reason than a gap is complete: waiting does not mend
+it, and the job will refuse it by name.
 """
 
 from collections.abc import Iterable, Sequence
@@ -140,18 +142,18 @@ def conclude(
         sentences = [geometry.sentence, *_rejected(count)]
         return Verdict(state=SeriesState.COMPLETE, sentence="; ".join(sentences))
     decisive = evidence.is_decisive(count)
-    faults = list(_faults(evidence, count, geometry))
-    if faults and (geometry.is_mixed or not decisive):  # a step does not list what is corrected
-        aborts = aborts_not_made_good(evidence.touches)
-        closed = [touch.closed_at for touch in aborts if touch.closed_at]
+    faults, doubts = list(_faults(evidence, count, geometry)), list(_doubts(evidence, count))
+    if geometry.is_mixed or ((faults or doubts) and not decisive):  # no step lists what is corrected
+        broken = not_made_good(evidence.touches)
+        closed = [touch.closed_at for touch in broken if touch.closed_at]
         since = max([last_activity(evidence.row, evidence.touches), *closed])
         until = since + timedelta(seconds=node.gap_wait_seconds)
         if now < until:
-            return Wait(sentence="; ".join(faults), until=until)
+            return Wait(sentence="; ".join([*faults, *doubts]), until=until)
     said = [*_said(evidence), *_rejected(count)]
     if faults:
         return Verdict(state=SeriesState.INCOMPLETE, sentence="; ".join([*faults, *said]))
-    sentences = [geometry.sentence, *said]
+    sentences = [geometry.sentence, *said, *doubts]
     if not decisive:
         sentences.append(_counted(count))
         if any(touch.outcome is AssociationOutcome.OPEN for touch in evidence.touches):
@@ -167,11 +169,24 @@ def _faults(evidence: Evidence, count: Count, geometry: Geometry) -> Iterable[st
     if evidence.listed and evidence.missing:
         by = ", ".join(evidence.listed.by)
         yield f"{evidence.missing} of the {evidence.listed.images} images that {by} lists are missing"
-    if not evidence.is_decisive(count) and not count.reached:
-        aborts = aborts_not_made_good(evidence.touches)
-        numbers = ", ".join(str(touch.association_id) for touch in aborts)
-        if aborts:
-            yield f"association {numbers} was aborted and its sender has not come again"
+    if aborts := _broken(evidence, count, AssociationOutcome.ABORTED):
+        yield f"association {aborts} was aborted and its sender has not come again"
+    if count.told is not None and (lost := _broken(evidence, count, AssociationOutcome.LOST)):
+        yield f"association {lost} ended with the receiver, and {count.told - count.there} images are missing"
+
+
+def _doubts(evidence: Evidence, count: Count) -> Iterable[str]:
+    """What may be missing, and is worth a wait."""
+    if count.told is None and (lost := _broken(evidence, count, AssociationOutcome.LOST)):
+        yield f"association {lost} ended with the receiver and its sender has not come again"
+
+
+def _broken(evidence: Evidence, count: Count, outcome: AssociationOutcome) -> str:
+    """The numbers of those that ended so; none where they are made good, or everything is here."""
+    if evidence.is_decisive(count) or count.reached:
+        return ""
+    broken = [touch for touch in not_made_good(evidence.touches) if touch.outcome is outcome]
+    return ", ".join(str(touch.association_id) for touch in broken)
 
 
 def _said(evidence: Evidence) -> Iterable[str]:
@@ -196,13 +211,14 @@ def last_activity(row: Series, touches: Iterable[Touch]) -> datetime:
     return max([row.last_received_at, *(touch.last_at for touch in touches)])
 
 
-def aborts_not_made_good(touches: Sequence[Touch]) -> list[Touch]:
-    """Return the aborted associations after which no other one was opened and released."""
+def not_made_good(touches: Sequence[Touch]) -> list[Touch]:
+    """Return the aborted and lost associations after which no other one was opened and released."""
+    broken = (AssociationOutcome.ABORTED, AssociationOutcome.LOST)
     released = [touch.opened_at for touch in touches if touch.outcome is AssociationOutcome.RELEASED]
     return [
         touch
         for touch in touches
-        if touch.outcome is AssociationOutcome.ABORTED
+        if touch.outcome in broken
         and not any(touch.closed_at is not None and opened_at >= touch.closed_at for opened_at in released)
     ]
 

@@ -68,18 +68,30 @@ class RunningNode:
     supervisor: Supervisor
     parts: Parts
 
-    def job(self, *states: JobState, seconds: float = 60.0) -> Job:
-        """Wait for a job in one of ``states``, by default any."""
+    def job(self, *states: JobState, series_uid: str | None = None, seconds: float = 60.0) -> Job:
+        """Wait for a job in one of ``states``, by default any, of one series or of any."""
 
         def found() -> Job | None:
             self.supervisor.tend()
-            jobs = self.parts.jobs.newest()
+            jobs = self.parts.jobs.newest(series_uid=series_uid)
             return next((job for job in jobs if not states or job.state in states), None)
 
         what = f"a job that is {' or '.join(states) or 'there'}"
         job = wait_until(found, seconds=seconds, what=what)
         assert job is not None
         return job
+
+    def wait_until_it_was(self, state: JobState) -> None:
+        """Wait until the newest job has come as far as ``state``, or further."""
+
+        def passed() -> bool:
+            self.supervisor.tend()
+            jobs = self.parts.jobs.newest()
+            return bool(jobs) and any(
+                event.to_state is state for event in self.parts.jobs.history(jobs[0].uid)
+            )
+
+        wait_until(passed, seconds=60, what=f"a job that is {state}")
 
 
 @contextlib.contextmanager

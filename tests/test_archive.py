@@ -93,6 +93,27 @@ def test_after_a_failed_fsync_nothing_is_kept_and_fsync_is_not_tried_again(
     assert files(archive) == []
 
 
+def test_a_folder_whose_name_may_not_be_on_the_disk_is_synchronised_by_the_next_who_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = new_archive(tmp_path)
+    synchronised: list[str] = []
+    real_fsync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synchronised.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        if len(synchronised) == 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StorageError):
+        archive.keep_result("job-1", "seg.dcm", b"object")
+    archive.keep_result("job-1", "seg.dcm", b"object")
+
+    assert synchronised[:2] == ["results", "results"]
+
+
 def test_the_same_bytes_again_are_success_and_nothing_else(tmp_path: Path) -> None:
     archive = new_archive(tmp_path)
     image = one_image(tmp_path / "sent")

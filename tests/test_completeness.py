@@ -366,16 +366,20 @@ def test_a_decision_survives_a_restart_and_is_made_once(tmp_path: Path) -> None:
     assert len(node.jobs.newest()) == 1
 
 
-def test_a_series_that_was_waiting_when_the_node_stopped_is_decided_after_the_restart(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("told", "state"), [(None, SeriesState.COMPLETE), (12, SeriesState.INCOMPLETE)])
+def test_a_series_whose_receiver_died_waits_for_its_sender_and_is_then_complete_unless_images_are_missing(
+    tmp_path: Path, told: int | None, state: SeriesState
+) -> None:
     node = Node(tmp_path)
-    node.receive(mr_series(tmp_path / "sent"), until=None)
+    node.receive(mr_series(tmp_path / "sent", ImagesInAcquisition=told), until=None)
     node.watcher.look(after(10))
     node.restart()
-    node.index.abort_open_associations(now=after(20))
+    node.index.lose_open_associations(now=after(20))
 
-    moment, decision = decided(node, 60, 80)
+    moment, decision = decided(node, 60, 79, 80)
 
-    assert (moment, decision.state) == (80, SeriesState.INCOMPLETE)
+    assert (moment, decision.state) == (80, state)
+    assert "association 1 ended with the receiver" in decision.sentence
 
 
 def test_an_instance_that_arrives_while_the_headers_are_read_drops_the_decision(tmp_path: Path) -> None:

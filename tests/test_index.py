@@ -163,18 +163,18 @@ def test_old_news_becomes_complete_without_anything_to_do(tmp_path: Path) -> Non
     assert len(index.instances("1.2")) == 2
 
 
-def test_what_a_dead_receiver_left_open_is_closed_as_aborted(tmp_path: Path) -> None:
+def test_what_a_dead_receiver_left_open_is_closed_as_lost(tmp_path: Path) -> None:
     engine = new_database(tmp_path)
     index = Index(engine)
     released = open_association(index)
     open_association(index)
     index.close_association(released, AssociationOutcome.RELEASED, now=after(1))
 
-    assert index.abort_open_associations(now=after(2)) == 1
+    assert index.lose_open_associations(now=after(2)) == 1
 
     with reading(engine) as connection:
         outcomes = connection.exec_driver_sql("SELECT outcome FROM associations ORDER BY id").scalars().all()
-    assert outcomes == ["released", "aborted"]
+    assert outcomes == ["released", "lost"]
 
 
 def test_the_first_word_on_how_an_association_ended_counts(tmp_path: Path) -> None:

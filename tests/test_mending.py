@@ -2,6 +2,8 @@
 
 import os
 import sqlite3
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,11 @@ from gpnet_node.store.backup import back_up
 from gpnet_node.store.index import Index
 from gpnet_node.store.mending import is_damaged, mend
 from gpnet_node.store.states import JobState
+from tests.faults.one_process import Killed, fate
 from tests.nodes import configuration_of, running_node
 from tests.pallida import draw_head
 from tests.peers import storescu, wait_until
-from tests.stores import START, arrival, new_database
+from tests.stores import START, after, arrival, new_database
 
 
 def damage(database: Path) -> None:
@@ -82,6 +85,28 @@ def test_without_a_whole_copy_a_new_one_is_begun(tmp_path: Path, copied: bool) -
 
     assert "there is no whole copy" in mend(tmp_path / "node.sqlite", copy, now=START)
     assert not (tmp_path / "node.sqlite").exists()
+
+
+def test_a_death_while_the_copy_takes_its_place_leaves_one_that_the_next_start_mends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, copy = filled(tmp_path), tmp_path / "backup" / "node.sqlite"
+    back_up(engine, copy)
+    engine.dispose()
+    database = tmp_path / "node.sqlite"
+    for changes in count():
+        damage(database)
+        with fate(monkeypatch) as doom, suppress(Killed):
+            doom.left = changes
+            mend(database, copy, now=after(changes))
+        if is_damaged(database):
+            mend(database, copy, now=after(changes + 0.5))
+
+        with sqlite3.connect(database) as plain:
+            assert plain.execute("SELECT count(*) FROM instances").fetchone() == (200,)
+        if not doom.dead:
+            break
+    assert changes >= 4  # at least two files are synchronised, one kept aside and one put in its place
 
 
 def test_a_database_that_others_use_is_not_touched(tmp_path: Path) -> None:

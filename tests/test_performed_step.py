@@ -199,7 +199,7 @@ def test_a_list_that_is_not_understood_is_refused_whole(node: RunningNode) -> No
 
 
 def test_a_status_that_is_written_as_another_kind_of_text_is_understood(node: RunningNode) -> None:
-    association, uid = scanner(node), generate_uid()
+    association, uid = scanner(node.port), generate_uid()
     mpps = ModalityPerformedProcedureStep
     association.send_n_create(step("IN PROGRESS"), mpps, uid)
     ended = Dataset()

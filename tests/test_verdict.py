@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gpnet_node.store.states import AssociationOutcome, Instance
-from gpnet_node.verdict import Count, Touch, aborts_not_made_good, count_images, examine
+from gpnet_node.verdict import Count, Touch, count_images, examine, not_made_good
 from tests.factories import mr_series, uid_of
 from tests.stores import after
 
@@ -25,9 +25,9 @@ def test_a_parallel_association_that_was_open_already_does_not_make_an_abort_goo
 
     aborted = touch(1, ABORTED, 0, 10)
 
-    assert aborts_not_made_good([aborted, touch(2, RELEASED, 5, 20)]) == [aborted]
-    assert aborts_not_made_good([aborted, touch(2, OPEN, 15, None)]) == [aborted]
-    assert aborts_not_made_good([aborted, touch(2, RELEASED, 15, 20)]) == []
+    assert not_made_good([aborted, touch(2, RELEASED, 5, 20)]) == [aborted]
+    assert not_made_good([aborted, touch(2, OPEN, 15, None)]) == [aborted]
+    assert not_made_good([aborted, touch(2, RELEASED, 15, 20)]) == []
 
 
 def counted(**fields: Any) -> Instance:  # noqa: ANN401

@@ -245,11 +245,14 @@ def _link(source: Path, target: Path) -> bool:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder and its missing parents, each durable before the next."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    """Make a folder and its missing parents, each durable before the next.
+
+    One that is there may have been made by a process that died before its name was on the disk.
+    """
+    if not folder.is_dir():
+        if not folder.parent.is_dir():
+            _make_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
     _sync(folder.parent)
 
 

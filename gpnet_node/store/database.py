@@ -75,7 +75,7 @@ associations = Table(
     Column("owner", String, nullable=False),  # the receiver process that holds it
     Column("opened_at", UtcDateTime, nullable=False),
     Column("closed_at", UtcDateTime),
-    Column("outcome", String, nullable=False),  # open, released, aborted
+    Column("outcome", String, nullable=False),  # open, released, aborted, lost
     Index("associations_by_outcome", "outcome"),
 )
 

@@ -64,14 +64,14 @@ class Index:
         with writing(self._engine) as connection:
             connection.execute(update(associations).where(still_open).values(outcome=outcome, closed_at=now))
 
-    def abort_open_associations(self, *, now: datetime, owners: str = "") -> int:
-        """Close as aborted what a dead process left open; return how many.
+    def lose_open_associations(self, *, now: datetime, owners: str = "") -> int:
+        """Close as lost what a dead process left open; return how many.
 
         ``owners``: how the names of those begin whose associations are meant. For a role that holds its lock
         of this archive and has not listened yet.
         """
         left_open = and_(associations.c.closed_at.is_(None), associations.c.owner.startswith(owners))
-        change = {"outcome": AssociationOutcome.ABORTED, "closed_at": now}
+        change = {"outcome": AssociationOutcome.LOST, "closed_at": now}
         with writing(self._engine) as connection:
             return connection.execute(update(associations).where(left_open).values(change)).rowcount
 

@@ -4,6 +4,7 @@ What the copy lacks is filled up: instances from the archive, at the receiver's 
 as waiting or running is done again, with the same bytes.
 """
 
+import os
 import sqlite3
 from contextlib import closing
 from datetime import datetime
@@ -45,13 +46,15 @@ def mend(database: Path, copy: Path, *, now: datetime) -> str:
             copyfile(copy, unfinished)
             unfinished.chmod(0o600)
             sync(unfinished)
-        database.rename(aside)
+        os.link(database, aside)  # at no moment is there no database: a start would begin a new one
         for companion in _COMPANIONS:
             beside = database.with_name(database.name + companion)
             if beside.exists():
                 beside.rename(aside.with_name(aside.name + companion))
         if whole:
-            unfinished.rename(database)
+            unfinished.replace(database)
+        else:
+            database.unlink()
         sync(database.parent)
     except OSError as exc:
         raise StorageError(f"database {database} is damaged and cannot be replaced: {exc.strerror}") from exc

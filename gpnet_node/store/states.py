@@ -220,7 +220,9 @@ class AssociationOutcome(StrEnum):
     RELEASED = "released"
     """The peer said that it had nothing more to send (A-RELEASE)."""
     ABORTED = "aborted"
-    """It broke: A-ABORT, lost connection, or the receiver died."""
+    """It broke: A-ABORT, or lost connection."""
+    LOST = "lost"
+    """The receiver died: nobody knows whether the peer had more to send."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """What the sending side knows: which images were acknowledged, whatever the node says of itself."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydicom import dcmread
@@ -18,8 +18,9 @@ _AGAIN_SECONDS = 0.2
 class Scanner:
     """Sends a series as scanners do: on one association, again from the start of the rest where it breaks."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, acknowledged: Callable[[str], None] = lambda uid: None) -> None:
         self._port = port
+        self._tell = acknowledged
         self.acknowledged: dict[str, bytes] = {}  # the data set as sent, by SOP Instance UID
 
     def send(
@@ -56,15 +57,12 @@ class Scanner:
         if "Status" not in answer or answer.Status != 0x0000:
             return False
         uid = str(dcmread(path, stop_before_pixels=True).SOPInstanceUID)
+        self._tell(uid)
         self.acknowledged[uid] = data_set_bytes(path)
         return True
 
 
-def lost(scanner: Scanner, archive: Archive) -> list[str]:
-    """Return what was acknowledged and is not in the archive, byte for byte."""
-    held = {uid: archive.root / path for uid, _, path in archive.instances()}
-    return [
-        uid
-        for uid, sent in scanner.acknowledged.items()
-        if uid not in held or data_set_bytes(held[uid]) != sent
-    ]
+def lost(acknowledged: Mapping[str, bytes], archive: Archive) -> list[str]:
+    """Return what was acknowledged and is not in the archive, byte for byte: any version of it."""
+    held = {(uid, data_set_bytes(archive.root / path)) for uid, _, path in archive.instances()}
+    return [uid for uid, sent in acknowledged.items() if (uid, sent) not in held]

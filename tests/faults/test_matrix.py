@@ -4,6 +4,7 @@ After every fault: no acknowledged image is lost, the series ends in exactly one
 which passed the self-check (nothing else leaves), and no person was needed.
 """
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -17,15 +18,18 @@ import pytest
 
 from gpnet_node.node import Role
 from gpnet_node.store.states import JOB_ARROWS, JobState
+from tests.faults.disk import fill, refuse, small_disk
 from tests.faults.ledger import Scanner, lost
 from tests.faults.relay import Relay, Weather, relay_to
 from tests.nodes import RunningNode, configuration_of, running_node
 from tests.pallida import draw_head
-from tests.peers import Orthanc, free_port, orthanc, wait_until
+from tests.peers import Orthanc, free_port, orthanc
 
 pytestmark = pytest.mark.faults
 ROLES = (Role.RECEIVER, Role.WORKER, Role.COURIER)
 FAULT_SECONDS = 2.0
+PATIENCE_SECONDS = 150.0  # a worker that met failing storage pauses for a minute
+DISK_FULL = "disk full"
 LEFT_BY_A_PERSON = {JobState.NEEDS_REVIEW, JobState.FAILED, JobState.PARKED}
 RECEIVING = "receiving"
 
@@ -61,6 +65,13 @@ class Bench:
         self.relay.turn(weather)
         threading.Timer(FAULT_SECONDS, self.relay.turn, [Weather.FAIR]).start()
 
+    def fill_disk(self) -> None:
+        fill(self.node.parts.archive.root, seconds=FAULT_SECONDS)
+
+    def refuse_changes(self, error: str) -> None:
+        running = [pid for role in ROLES if (pid := self.node.supervisor.process_id(role)) is not None]
+        refuse(running, error, seconds=FAULT_SECONDS)
+
     def lock_database(self) -> None:
         """Hold the write lock, as a backup program or a careless person does."""
         held = threading.Event()
@@ -86,6 +97,9 @@ FAULTS: Mapping[str, Callable[[Bench], None]] = {
     "PACS drops associations": lambda bench: bench.for_a_while(Weather.DROPS),
     "PACS slow as treacle": lambda bench: bench.for_a_while(Weather.TREACLE),
     "database locked": Bench.lock_database,
+    DISK_FULL: Bench.fill_disk,
+    "disk read-only": lambda bench: bench.refuse_changes("EROFS"),
+    "disk fails": lambda bench: bench.refuse_changes("EIO"),
 }
 
 
@@ -105,8 +119,11 @@ def test_a_fault_loses_nothing_and_doubles_nothing(
     record_property: Callable[[str, object], None],
 ) -> None:
     head, before = draw_head(tmp_path / "series"), set(pacs.get("/instances"))
-    with relay_to(pacs.dicom_port) as relay:
-        configuration = configuration_of(tmp_path, pacs=relay.port, port=free_port())
+    with contextlib.ExitStack() as around:
+        relay = around.enter_context(relay_to(pacs.dicom_port))
+        configuration = configuration_of(tmp_path, pacs=relay.port, port=free_port(), min_free_bytes=0)
+        if fault == DISK_FULL:
+            around.enter_context(small_disk(configuration.node.archive))
         with running_node(configuration) as node:
             bench, scanner = Bench(node=node, relay=relay), Scanner(node.port)
             half = len(head.paths) // 2
@@ -120,11 +137,11 @@ def test_a_fault_loses_nothing_and_doubles_nothing(
             injected: list[str] = []
             scanner.send(head.paths, between=between)
             if step != RECEIVING:
-                _wait_until_it_was(node, JobState(step))
+                node.wait_until_it_was(JobState(step))
                 FAULTS[fault](bench)
-            job = node.job(JobState.DELIVERED, JobState.CONFIRMED)
+            job = node.job(JobState.DELIVERED, JobState.CONFIRMED, seconds=PATIENCE_SECONDS)
 
-            missing = lost(scanner, node.parts.archive)
+            missing = lost(scanner.acknowledged, node.parts.archive)
             record_property("lost", len(missing))
             assert missing == []
             assert len(scanner.acknowledged) == len(head.paths)
@@ -133,14 +150,3 @@ def test_a_fault_loses_nothing_and_doubles_nothing(
             held = {pacs.get(f"/instances/{name}/simplified-tags")["SOPInstanceUID"] for name in names}
             assert len(names) == len(held)
             assert held == {it.sop_instance_uid for it in node.parts.jobs.results(job.uid)}
-
-
-def _wait_until_it_was(node: RunningNode, state: JobState) -> None:
-    """Wait until the job has come as far as ``state``, or further."""
-
-    def passed() -> bool:
-        node.supervisor.tend()
-        jobs = node.parts.jobs.newest()
-        return bool(jobs) and any(event.to_state is state for event in node.parts.jobs.history(jobs[0].uid))
-
-    wait_until(passed, seconds=60, what=f"a job that is {state}")
