@@ -9,10 +9,11 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import evt
 
 from gpnet_node.dimse.contexts import QUERY_MODELS
-from gpnet_node.dimse.identifier import read_identifier
+from gpnet_node.dimse.identifier import Asked, read_identifier
 from gpnet_node.dimse.normalized import items, read
 from gpnet_node.errors import QueryError
-from tests.fuzz.dataset import EXPLICIT, IMPLICIT, Element, Items, encoded
+from gpnet_node.store.attributes import Level
+from tests.fuzz.dataset import EXPLICIT, IMPLICIT, Element, Items, encoded, texts
 
 
 def nested(depth: int) -> bytes:
@@ -52,3 +53,18 @@ def test_a_text_where_a_sequence_should_be_is_refused_by_name() -> None:
 
     with pytest.raises(QueryError, match="PerformedSeriesSequence is not a sequence"):
         items(data_set, "PerformedSeriesSequence")
+
+
+def test_a_key_of_another_kind_is_taken_as_text_and_a_sequence_refused() -> None:
+    level = texts(x00080052CS="STUDY")
+    number = Element(tag=0x0020000D, vr="US", value=5)
+    items_of_none = Element(tag=0x0020000D, vr="SQ", value=Items(items=((),)))
+
+    def asked(key: Element) -> Asked:
+        sent = BytesIO(encoded([*level, key], EXPLICIT))
+        model = QUERY_MODELS["1.2.840.10008.5.1.4.1.2.2.1"]
+        return read_identifier(sent, transfer_syntax=ExplicitVRLittleEndian, model=model)
+
+    assert asked(number).unique_keys[Level.STUDY] == ("5",)
+    with pytest.raises(QueryError, match="StudyInstanceUID is a sequence"):
+        asked(items_of_none)

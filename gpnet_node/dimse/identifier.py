@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from pydicom import Dataset
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID
 from pynetdicom.dsutils import decode
 
@@ -83,5 +85,7 @@ def _values(identifier: Dataset, keyword: str) -> tuple[str, ...]:
     value = identifier.get(keyword)
     if value is None:
         return ()
-    many = [value] if isinstance(value, str) else list(value)
+    if isinstance(value, Items):
+        raise QueryError(f"{keyword} is a sequence")
+    many = value if isinstance(value, MultiValue | list) else [value]
     return tuple(text for one in many if (text := str(one).strip(" \0")))

@@ -24,7 +24,7 @@ SEED = int(os.environ.get("GPNET_FUZZ_SEED", "1"))
 FIRST_BATCH = int(os.environ.get("GPNET_FUZZ_BATCH", "0"))
 FEW, MANY = 2_000, int(os.environ.get("GPNET_FUZZ_INPUTS", "200000"))
 LANES, BATCH = 4, 100
-BATCHES_A_NODE = 50  # then another begins, so that the archive stays small
+BATCHES_A_NODE = 20  # then another begins, so that the archive stays small
 PATIENT_EVERY = 10  # batches, in which the node's own timeouts end what waits for more
 SCANNER = {
     "name": "scanner",
@@ -98,19 +98,19 @@ def described(it: Input) -> str:
 
 
 def warm_up() -> list[Input]:
-    """Valid messages of all kinds, by which a node opens what it keeps open."""
+    """Inputs of all kinds, valid and not, by which a node loads and opens what it keeps."""
     rng = Random(0)
     made = [make(rng) for make in MESSAGES for _ in range(2 * LANES)]
-    return [Input(layer=Layer.NOTHING, kind=it.kind, sent=framed(it)) for it in made]
+    valid = [Input(layer=Layer.NOTHING, kind=it.kind, sent=framed(it)) for it in made]
+    return [*valid, *inputs(rng, BATCH)]
 
 
 @contextmanager
 def watched(folder: Path, said: Callable[[], str]) -> Iterator[tuple[int, Watch]]:
-    """A node that has seen valid messages of each kind."""
+    """A node that has warmed up."""
     with running_node(configuration(folder), Role.RECEIVER) as node:
         played = play(node.port, warm_up(), seed="warm-up", patient=False)
         assert not played.faults
-        said()
         yield node.port, Watch(node, said)
 
 
