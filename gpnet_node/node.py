@@ -376,7 +376,13 @@ def _back_up(parts: Parts, stop: threading.Event) -> None:
 
 def _retain(parts: Parts, stop: threading.Event) -> None:
     """Remove what is old, at the start and then hourly."""
-    remover = Remover(configuration=parts.configuration, retention=parts.retention, clock=now)
+    remover = Remover(
+        configuration=parts.configuration,
+        retention=parts.retention,
+        catalogue=parts.catalogue,
+        trail=parts.trail,
+        clock=now,
+    )
     while not stop.is_set():
         try:
             remover.go_round(stop)

@@ -5,14 +5,17 @@ all that was promised of its series at one of the peers that are named for that.
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from gpnet_node.audit.trail import Traced, Trail
 from gpnet_node.config import Configuration, PeerConfig
 from gpnet_node.dimse.held import find_held
 from gpnet_node.errors import PeerError
 from gpnet_node.log import get_logger
+from gpnet_node.store.catalogue import Catalogue
 from gpnet_node.store.retention import Expired, Retention
 
 _PAUSE_SECONDS = 0.2  # between two transactions, for those who wait for the database
@@ -24,11 +27,19 @@ class Remover:
     """Goes through what is old; one process does, the courier. ``clock`` gives the time with its zone."""
 
     def __init__(
-        self, *, configuration: Configuration, retention: Retention, clock: Callable[[], datetime]
+        self,
+        *,
+        configuration: Configuration,
+        retention: Retention,
+        catalogue: Catalogue,
+        trail: Trail,
+        clock: Callable[[], datetime],
     ) -> None:
         self._node = configuration.node
         self._holders = [configuration.peer(name) for name in configuration.node.retention.found_at]
         self._retention = retention
+        self._catalogue = catalogue
+        self._trail = trail
         self._clock = clock
 
     def go_round(self, stop: threading.Event) -> None:
@@ -51,9 +62,11 @@ class Remover:
                 return
 
     def _remove(self, expired: Expired, before: datetime) -> None:
+        held = self._catalogue.held(series_uids=[expired.series_uid]) if self._trail.is_on else ()
         freed = self._retention.remove(expired, before)
         if freed is None:
             return
+        self._trail.removed(Counter(map(Traced.of, held)))
         log.info(
             "a series was removed: it is old and done with",
             series=expired.series_uid,

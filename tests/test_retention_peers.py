@@ -7,15 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from gpnet_node.audit_config import AuditConfig
 from gpnet_node.config import Configuration
 from gpnet_node.node import Role
 from gpnet_node.retention import Remover
 from gpnet_node.retention_config import RetentionConfig
+from gpnet_node.store.catalogue import Catalogue
 from gpnet_node.store.states import JobState
+from tests.audits import told_in
 from tests.nodes import configuration_of, running_node
 from tests.pallida import draw_head
 from tests.peers import dcmtk_storescp, free_port, orthanc, queryscu, storescu, wait_until
 from tests.retained import BEFORE, LONG_AGO, NOW, Store
+from tests.stores import silent_trail
 from tests.test_retention import uids
 
 TWO_SECONDS = 2 / 86_400  # in days
@@ -24,11 +28,18 @@ TWO_SECONDS = 2 / 86_400  # in days
 def go_round(store: Store, port: int, *, found_at: tuple[str, ...] = ("pacs",)) -> bool:
     """Let the courier remove what is old, with a PACS on ``port``; whether the series is gone."""
     retention = RetentionConfig(keep_days=30, found_at=found_at)
-    configuration = configuration_of(store.folder, pacs=port, retention=retention)
-    Remover(configuration=configuration, retention=store.retention, clock=lambda: NOW).go_round(
-        threading.Event()
-    )
+    remover(store, configuration_of(store.folder, pacs=port, retention=retention)).go_round(threading.Event())
     return store.files() == []
+
+
+def remover(store: Store, configuration: Configuration) -> Remover:
+    return Remover(
+        configuration=configuration,
+        retention=store.retention,
+        catalogue=Catalogue(store.engine),
+        trail=silent_trail(),
+        clock=lambda: NOW,
+    )
 
 
 def test_what_was_promised_goes_once_orthanc_is_found_to_hold_it(tmp_path: Path) -> None:
@@ -66,11 +77,8 @@ def test_what_was_promised_stays_while_nobody_can_be_asked(
 def test_without_keep_days_nothing_is_ever_removed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.job(JobState.DELIVERED)
-    configuration = configuration_of(store.folder)
 
-    Remover(configuration=configuration, retention=store.retention, clock=lambda: NOW).go_round(
-        threading.Event()
-    )
+    remover(store, configuration_of(store.folder)).go_round(threading.Event())
 
     assert len(store.listed()) == len(store.sent) + 2
 
@@ -102,9 +110,11 @@ def test_a_node_removes_what_it_delivered_and_segments_it_anew_when_it_is_sent_a
     assert "left_out" not in told
 
 
-def test_a_removed_series_is_not_found_by_a_query(tmp_path: Path) -> None:
+def test_a_removed_series_is_not_found_by_a_query_and_its_end_is_told_to_the_audit_trail(
+    tmp_path: Path,
+) -> None:
     head = draw_head(tmp_path / "series")
-    configuration = configuration_of(tmp_path)
+    configuration = configuration_of(tmp_path, audit=AuditConfig(file=tmp_path / "audit.log"))
     station = configuration.peers[0].model_copy(update={"may_query": True})
     asking = configuration.model_copy(update={"peers": (station,)})
     keys = ["QueryRetrieveLevel=STUDY", "StudyInstanceUID"]
@@ -123,6 +133,8 @@ def test_a_removed_series_is_not_found_by_a_query(tmp_path: Path) -> None:
 
         assert asked.returncode == 0, asked.stdout
         assert study_uid not in asked.stdout
+    (deleted,) = told_in(tmp_path / "audit.log", "DICOM Instances Accessed")
+    assert (deleted.action, sum(deleted.counts().values())) == ("D", len(head.paths))
 
 
 def _keeping(configuration: Configuration, days: float) -> Configuration:

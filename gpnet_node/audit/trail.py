@@ -207,9 +207,25 @@ class Trail:
         No event of the standard is about releasing or rejecting results; it is told by the event's type.
         """
         code = Code(value=verb, meaning=f"{verb} a job", system="99GPNET")
+        participants = [xml.participant(_operator(), requests=True), xml.participant(self._us)]
+        self._access("U", participants, contents, code)
+
+    def removed(self, contents: Mapping[Traced, int]) -> None:
+        """Tell that instances were deleted because they are old (A.5.3.6).
+
+        Study Deleted (A.5.3.5) is about a whole study; the node removes series.
+        """
+        self._access("D", [xml.participant(self._us, requests=True)], contents)
+
+    def _access(
+        self,
+        action: str,
+        participants: list[Element],
+        contents: Mapping[Traced, int],
+        code: Code | None = None,
+    ) -> None:
         for (study_uid, patient_id), counts in _by_study(contents).items():
-            event = Event(id=xml.INSTANCES_ACCESSED, action="U", at=self._clock(), type=code)
-            participants = [xml.participant(_operator(), requests=True), xml.participant(self._us)]
+            event = Event(id=xml.INSTANCES_ACCESSED, action=action, at=self._clock(), type=code)
             self._tell(event, participants, xml.study(study_uid, counts), xml.patient(patient_id))
 
     def _tell(self, event: Event, participants: list[Element], *objects: Element) -> None:
