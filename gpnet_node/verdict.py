@@ -214,13 +214,18 @@ def last_activity(row: Series, touches: Iterable[Touch]) -> datetime:
 def not_made_good(touches: Sequence[Touch]) -> list[Touch]:
     """Return the aborted and lost associations after which no other one was opened and released."""
     broken = (AssociationOutcome.ABORTED, AssociationOutcome.LOST)
-    released = [touch.opened_at for touch in touches if touch.outcome is AssociationOutcome.RELEASED]
+    released = [touch for touch in touches if touch.outcome is AssociationOutcome.RELEASED]
     return [
         touch
         for touch in touches
-        if touch.outcome in broken
-        and not any(touch.closed_at is not None and opened_at >= touch.closed_at for opened_at in released)
+        if touch.outcome in broken and not any(_follows(other, touch) for other in released)
     ]
+
+
+def _follows(other: Touch, ended: Touch) -> bool:
+    """Whether an association was opened after the end of one; the clock may have been set back meanwhile."""
+    was_set_back = other.association_id > ended.association_id and other.opened_at < ended.opened_at
+    return was_set_back or (ended.closed_at is not None and other.opened_at >= ended.closed_at)
 
 
 def _counted(count: Count) -> str:

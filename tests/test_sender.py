@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from gpnet_node.config import NodeConfig, PeerConfig
 from gpnet_node.dimse.sender import Outcome, Verdict, echo, send
 from gpnet_node.errors import TransientPeerError
 from tests.factories import mr_series
+from tests.faults.memory_pacs import Mood, memory_pacs
 from tests.peers import data_set_bytes, dcmtk_storescp, free_port
 from tests.stores import silent_trail
 
@@ -139,6 +141,18 @@ def test_an_abort_leaves_this_object_and_the_next_to_a_later_try(tmp_path: Path)
 
     assert [o.verdict for o in outcomes] == [Verdict.DELIVERED, Verdict.TRANSIENT, Verdict.TRANSIENT]
     assert outcomes[1].status is None
+
+
+def test_after_an_answer_that_did_not_come_none_is_waited_for(tmp_path: Path) -> None:
+    patience = node(tmp_path, dimse_timeout_seconds=20)
+    with memory_pacs() as lossy:
+        lossy.mood = Mood.LOSES_CONNECTION
+        began = time.monotonic()
+        outcomes = list(send(pacs(lossy.port), images(tmp_path, 2), node=patience))
+        seconds = time.monotonic() - began
+
+    assert [o.verdict for o in outcomes] == [Verdict.TRANSIENT, Verdict.TRANSIENT]
+    assert seconds < 15
 
 
 def test_nobody_listening_is_transient_and_names_the_peer(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ def test_a_parallel_association_that_was_open_already_does_not_make_an_abort_goo
     assert not_made_good([aborted, touch(2, RELEASED, 5, 20)]) == [aborted]
     assert not_made_good([aborted, touch(2, OPEN, 15, None)]) == [aborted]
     assert not_made_good([aborted, touch(2, RELEASED, 15, 20)]) == []
+    assert not_made_good([aborted, touch(2, RELEASED, -3600, -3590)]) == []  # the clock was set back
+    assert not_made_good([touch(2, ABORTED, 0, 10), touch(1, RELEASED, -20, 20)]) != []
 
 
 def counted(**fields: Any) -> Instance:  # noqa: ANN401

@@ -238,6 +238,8 @@ def _store(association: Association, peer: PeerConfig, item: _Item, message_id: 
     except OSError as exc:  # of the file; pynetdicom takes care of the network's
         association.abort()  # half of it may have been sent
         return _outcome(item, Verdict.TRANSIENT, None, f"{item.path} cannot be read: {exc.strerror}")
+    if "Status" not in answer and association.is_established:
+        association.abort()  # or what follows waits for an answer that cannot come
     return _judged(peer, item, answer)
 
 

@@ -1,5 +1,6 @@
 """A PACS that keeps what it is sent in memory, and can be moody: a real Storage SCP in this process."""
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,8 +18,8 @@ class Mood(Enum):
     STORES = auto()
     REFUSES = auto()
     """Out of resources: try again later (PS3.4 B.2.3)."""
-    FORGETS_TO_ANSWER = auto()
-    """It stores the object and breaks the association, so that nobody knows."""
+    LOSES_CONNECTION = auto()
+    """It stores the object, and its answer never comes."""
 
 
 @dataclass
@@ -38,8 +39,11 @@ class MemoryPacs:
         uid = str(request.AffectedSOPInstanceUID)
         self.held[uid] = cast(BytesIO, request.DataSet).getvalue()
         self.stored(uid)
-        if self.mood is Mood.FORGETS_TO_ANSWER:
-            event.assoc.abort()
+        if self.mood is Mood.LOSES_CONNECTION:
+            connection = event.assoc.dul.socket
+            assert connection is not None
+            assert connection.socket is not None
+            connection.socket.shutdown(socket.SHUT_RDWR)
         return 0x0000
 
 

@@ -1,4 +1,7 @@
-"""The power is cut: only what was synchronised is left, or by chance some more. GPNET_CUTS is how often."""
+"""The power is cut: only what was synchronised is left, or by chance some more.
+
+GPNET_CUTS is how often ``make faults`` cuts.
+"""
 
 import os
 import shutil
@@ -76,32 +79,32 @@ def test_the_recording_ends_in_the_very_files_that_are_on_the_disk(recorded: Rec
 def test_after_a_cut_of_the_power_nothing_acknowledged_and_no_job_is_lost(
     recorded: Recorded, tmp_path: Path
 ) -> None:
-    _cut_often(recorded, tmp_path, cuts=int(os.environ.get("GPNET_CUTS", "24")), to_the_end=6)
+    _cut_often(recorded, tmp_path, cuts=24)
 
 
 @pytest.mark.faults
 def test_after_a_cut_of_the_power_before_any_change_the_series_still_ends_in_one_set(
     recorded: Recorded, tmp_path: Path
 ) -> None:
-    _cut_often(recorded, tmp_path, cuts=int(os.environ.get("GPNET_CUTS", "400")), to_the_end=100)
+    _cut_often(recorded, tmp_path, cuts=int(os.environ.get("GPNET_CUTS", "400")))
 
 
-def _cut_often(recorded: Recorded, folder: Path, *, cuts: int, to_the_end: int) -> None:
+def _cut_often(recorded: Recorded, folder: Path, *, cuts: int) -> None:
     """Cut around synchronisations and marks, where it matters, and anywhere between."""
     chance = Random(7)
     turns = [n for n, it in enumerate(recorded.changes) if it.call in ("sync", "mark", "link", "rename")]
     moments = {min(n + after, len(recorded.changes)) for n in turns for after in (0, 1)}
-    chosen = sorted(chance.sample(sorted(moments), min(cuts, len(moments))))
+    chosen = sorted(chance.choices(sorted(moments), k=cuts))
     disk, done = Disk(str(recorded.root)), 0
     for number, cut in enumerate(chosen):
         for change in recorded.changes[done:cut]:
             if change.call != "mark":
                 disk.apply(change)
         done = cut
-        place = folder / str(cut)
+        place = folder / str(number)
         place.mkdir()
         disk.cut(place / "archive", chance if number % 2 else None)
-        _examine(recorded, place, cut, to_the_end=number % (len(chosen) // to_the_end) == 0)
+        _examine(recorded, place, cut, to_the_end=number % 3 == 0)
         shutil.rmtree(place)
     print(f"{len(chosen)} cuts of {len(moments)} moments, {len(recorded.changes)} changes")
 

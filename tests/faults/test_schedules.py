@@ -19,6 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpnet_node import pipeline
+from gpnet_node.config import Configuration
+from gpnet_node.node import SegmenterFor
 from gpnet_node.pipeline import Results
 from gpnet_node.store.states import AssociationOutcome, JobState, SeriesState
 from tests.factories import uid_of
@@ -44,7 +46,7 @@ Step = tuple[Any, ...]  # what the bench is asked to do, and how
 
 SEND = st.tuples(
     st.just("send"),
-    st.sampled_from([0, 0, 0, 1]),
+    st.sampled_from([0, 0, 0, 0, 0, 0, 0, 1]),
     st.sampled_from([(0, SLICES), (0, SLICES - 1), (SLICES - 1, SLICES), (0, 2), (2, SLICES)]),
     st.sampled_from([RELEASED, RELEASED, ABORTED]),
 )
@@ -179,14 +181,16 @@ class Stage:
     folder: Path
     pacs: MemoryPacs
     heads: Sequence[Sequence[Path]]
+    configuration: Configuration
+    segmenter_for: SegmenterFor
 
     def play(self, steps: Sequence[Step], doom: Fate) -> OneProcess:
         """Play one schedule from an empty archive to its end, and examine what came of it."""
         begin_anew(self.folder)
         self.pacs.held.clear()
-        configuration = configuration_of(self.folder, pacs=self.pacs.port, eligible=SMALL, min_free_bytes=0)
-        segmenter_for = threshold_segmenters(configuration)
-        node = OneProcess(configuration=configuration, segmenter_for=segmenter_for, fate=doom, now=NOW)
+        node = OneProcess(
+            configuration=self.configuration, segmenter_for=self.segmenter_for, fate=doom, now=NOW
+        )
         bench = Bench(node=node, pacs=self.pacs, heads=self.heads)
         for step in steps:
             bench.take(step)
@@ -198,9 +202,14 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(folder: Path, pacs: MemoryPacs, heads: list[Sequence[Path]]) -> Stage:
-    return Stage(folder=folder, pacs=pacs, heads=heads)
+    configuration = configuration_of(folder, pacs=pacs.port, eligible=SMALL, min_free_bytes=0)
+    segmenter_for = threshold_segmenters(configuration)
+    return Stage(
+        folder=folder, pacs=pacs, heads=heads, configuration=configuration, segmenter_for=segmenter_for
+    )
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("remembering")
 def test_a_death_before_each_change_of_the_disk_loses_nothing_and_doubles_nothing(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
@@ -214,6 +223,7 @@ def test_a_death_before_each_change_of_the_disk_loses_nothing_and_doubles_nothin
     assert changes > len(stage.heads[0]) * len(CHANGES)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("remembering")
 def test_whatever_the_order_of_faults_nothing_is_lost_and_nothing_doubled(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
