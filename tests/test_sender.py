@@ -148,7 +148,7 @@ def test_after_an_answer_that_did_not_come_none_is_waited_for(tmp_path: Path) ->
     with memory_pacs() as lossy:
         lossy.mood = Mood.LOSES_CONNECTION
         began = time.monotonic()
-        outcomes = list(send(pacs(lossy.port), images(tmp_path, 2), node=patience))
+        outcomes = list(send(pacs(lossy.port), images(tmp_path, 2), node=patience, trail=silent_trail()))
         seconds = time.monotonic() - began
 
     assert [o.verdict for o in outcomes] == [Verdict.TRANSIENT, Verdict.TRANSIENT]
