@@ -12,6 +12,7 @@ from pynetdicom.association import Association
 from gpnet_node.store.archive import Archive
 from tests.peers import data_set_bytes
 
+TOLD = "told"  # the property of a test that the end of the run tells
 _AGAIN_SECONDS = 0.2
 
 

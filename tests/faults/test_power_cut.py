@@ -5,7 +5,7 @@ GPNET_CUTS is how often ``make faults`` cuts.
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from gpnet_node.store.archive import Archive
 from gpnet_node.store.database import reading
 from gpnet_node.store.states import AssociationOutcome, JobState, SeriesState
 from tests.factories import uid_of
-from tests.faults.ledger import Scanner, lost
+from tests.faults.ledger import TOLD, Scanner, lost
 from tests.faults.memory_pacs import MemoryPacs, memory_pacs
 from tests.faults.one_process import Fate, OneProcess
 from tests.faults.power_cut import Disk
@@ -77,19 +77,20 @@ def test_the_recording_ends_in_the_very_files_that_are_on_the_disk(recorded: Rec
 
 
 def test_after_a_cut_of_the_power_nothing_acknowledged_and_no_job_is_lost(
-    recorded: Recorded, tmp_path: Path
+    recorded: Recorded, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    _cut_often(recorded, tmp_path, cuts=24)
+    record_property(TOLD, _cut_often(recorded, tmp_path, cuts=24))
 
 
 @pytest.mark.faults
 def test_after_a_cut_of_the_power_before_any_change_the_series_still_ends_in_one_set(
-    recorded: Recorded, tmp_path: Path
+    recorded: Recorded, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    _cut_often(recorded, tmp_path, cuts=int(os.environ.get("GPNET_CUTS", "400")))
+    cuts = int(os.environ.get("GPNET_CUTS", "400"))
+    record_property(TOLD, _cut_often(recorded, tmp_path, cuts=cuts))
 
 
-def _cut_often(recorded: Recorded, folder: Path, *, cuts: int) -> None:
+def _cut_often(recorded: Recorded, folder: Path, *, cuts: int) -> str:
     """Cut around synchronisations and marks, where it matters, and anywhere between."""
     chance = Random(7)
     turns = [n for n, it in enumerate(recorded.changes) if it.call in ("sync", "mark", "link", "rename")]
@@ -106,7 +107,7 @@ def _cut_often(recorded: Recorded, folder: Path, *, cuts: int) -> None:
         disk.cut(place / "archive", chance if number % 2 else None)
         _examine(recorded, place, cut, to_the_end=number % 3 == 0)
         shutil.rmtree(place)
-    print(f"{len(chosen)} cuts of {len(moments)} moments, {len(recorded.changes)} changes")
+    return f"{len(chosen)} cuts of the power, {len(recorded.changes)} changes of the disk"
 
 
 def _examine(recorded: Recorded, place: Path, cut: int, *, to_the_end: bool) -> None:

@@ -6,7 +6,7 @@ in the end each series has one set of objects at the PACS, whole. ``GPNET_SCHEDU
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -24,7 +24,7 @@ from gpnet_node.node import SegmenterFor
 from gpnet_node.pipeline import Results
 from gpnet_node.store.states import AssociationOutcome, JobState, SeriesState
 from tests.factories import uid_of
-from tests.faults.ledger import lost
+from tests.faults.ledger import TOLD, lost
 from tests.faults.memory_pacs import MemoryPacs, Mood, memory_pacs
 from tests.faults.one_process import CHANGES, Fate, OneProcess, fate
 from tests.nodes import COARSE, configuration_of
@@ -212,21 +212,21 @@ def stage(folder: Path, pacs: MemoryPacs, heads: list[Sequence[Path]]) -> Stage:
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("remembering")
 def test_a_death_before_each_change_of_the_disk_loses_nothing_and_doubles_nothing(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
     for changes in count():
         with fate(monkeypatch) as doom:
             node = stage.play([("arm", changes), *DAY], doom)
         if not node.deaths:
             break
-    print(f"{changes} deaths")
+    record_property(TOLD, f"{changes} deaths, one before each change of the disk")
     assert changes > len(stage.heads[0]) * len(CHANGES)
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("remembering")
 def test_whatever_the_order_of_faults_nothing_is_lost_and_nothing_doubled(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
     tried = deaths = 0
 
@@ -245,7 +245,7 @@ def test_whatever_the_order_of_faults_nothing_is_lost_and_nothing_doubled(
         tried += 1
 
     check()
-    print(f"{tried} schedules, {deaths} deaths")
+    record_property(TOLD, f"{tried} random schedules, {deaths} deaths")
 
 
 def _examine(bench: Bench) -> None:
