@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydicom import dcmread
+from pydicom import DataElement, Dataset, dcmread, dcmwrite
 
 from gpnet_node.errors import (
     GpnetError,
@@ -119,6 +119,30 @@ def test_a_value_of_a_wrong_vr_is_unreadable_with_uid_and_keyword(tmp_path: Path
         read_headers([path])
 
     assert uid_of(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "keyword", ["Rows", "SOPClassUID", "PhotometricInterpretation", "LossyImageCompression"]
+)
+def test_a_sequence_where_a_text_should_be_is_unreadable_with_the_keyword(
+    tmp_path: Path, keyword: str
+) -> None:
+    (path,) = mr_series(tmp_path, slices=1)
+    data_set = dcmread(path)
+    data_set[keyword] = DataElement(keyword, "SQ", [Dataset()])
+    dcmwrite(path, data_set)
+
+    with pytest.raises(UnreadableInstanceError, match=f"{keyword} cannot be read"):
+        read_headers([path])
+
+
+def test_colours_that_nobody_knows_are_refused_without_repeating_what_stands_there(tmp_path: Path) -> None:
+    (path,) = mr_series(tmp_path, slices=1, PhotometricInterpretation="DOE JOHN")
+
+    with pytest.raises(NotAVolumeError) as caught:
+        read_headers([path])
+
+    assert "DOE" not in str(caught.value)
 
 
 def test_a_position_that_is_no_number_is_unreadable(tmp_path: Path) -> None:

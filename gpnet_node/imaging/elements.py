@@ -59,17 +59,26 @@ def as_items(value: Any) -> tuple[Dataset, ...]:  # noqa: ANN401
 
 
 def as_strings(value: Any) -> tuple[str, ...]:  # noqa: ANN401
-    """All values of an attribute as text without padding, empty ones too; none where all are empty."""
+    """All values of an attribute as text without padding, empty ones too; none where all are empty.
+
+    Raises TypeError for the items of a sequence.
+    """
     if value is None:
         return ()
     items = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else (value,)
+    if any(isinstance(item, Dataset) for item in items):
+        raise TypeError("a sequence where a text should be")
     strings = tuple(str(item).strip(" \0") for item in items)
     return strings if any(strings) else ()
 
 
-def as_texts(value: Any) -> tuple[str, ...]:  # noqa: ANN401
-    """All values of an attribute as text without padding, but for empty ones."""
-    return tuple(text for text in as_strings(value) if text)
+def stated(header: Dataset, keyword: str, where: str) -> tuple[str, ...]:
+    """All values of ``keyword`` at top level, as ``as_strings`` has them. Raises UnreadableInstanceError."""
+    value = look_up(header, keyword, where)
+    try:
+        return as_strings(value)
+    except PARSE_FAILURES as exc:
+        raise UnreadableInstanceError(f"{where}: {keyword} cannot be read ({type(exc).__name__})") from exc
 
 
 def finite_numbers(strings: Sequence[str], name: object, where: str) -> tuple[float, ...]:
@@ -88,7 +97,7 @@ def required_integer(header: Dataset, keyword: str, where: str, *, default: int 
 
     Raises NotAVolumeError where it is absent and has no default, UnreadableInstanceError where it is wrong.
     """
-    numbers = finite_numbers(as_strings(look_up(header, keyword, where)), keyword, where)
+    numbers = finite_numbers(stated(header, keyword, where), keyword, where)
     if not numbers:
         if default is not None:
             return default
@@ -111,4 +120,4 @@ def as_uid(strings: Sequence[str], keyword: str, where: str) -> str:
 
 def header_uid(header: Dataset, keyword: str, where: str) -> str:
     """A UID at top level of a dataset. Raises as ``as_uid`` does."""
-    return as_uid(as_strings(look_up(header, keyword, where)), keyword, where)
+    return as_uid(stated(header, keyword, where), keyword, where)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from pydicom import Dataset
+from pydicom.pixels.common import PhotometricInterpretation
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -21,10 +22,10 @@ from pydicom.uid import (
 
 from gpnet_node.errors import NotAVolumeError, UnreadableInstanceError
 from gpnet_node.imaging.elements import (
-    as_texts,
     header_uid,
     look_up,
     required_integer,
+    stated,
 )
 
 NATIVE_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
@@ -88,11 +89,10 @@ def read_layout(header: Dataset, where: str, limits: Limits) -> PixelLayout:
     if look_up(header, "Rows", where) is None:
         raise NotAVolumeError(f"{where} has no pixel data")
     samples = required_integer(header, "SamplesPerPixel", where, default=1)
-    photometric = " ".join(as_texts(look_up(header, "PhotometricInterpretation", where)))
+    photometric = " ".join(filter(None, stated(header, "PhotometricInterpretation", where)))
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise NotAVolumeError(
-            f"{where} is a colour image ({samples} samples per pixel, {photometric or 'nothing stated'})"
-        )
+        known = photometric if photometric in list(PhotometricInterpretation) else "none of the standard's"
+        raise NotAVolumeError(f"{where} is a colour image ({samples} samples per pixel, {known})")
     rows, columns = (required_integer(header, keyword, where) for keyword in ("Rows", "Columns"))
     if not (1 <= rows <= limits.side and 1 <= columns <= limits.side):
         raise NotAVolumeError(f"{where} states {rows} x {columns} pixels; the limit is {limits.side} a side")
@@ -126,7 +126,7 @@ def read_layout(header: Dataset, where: str, limits: Limits) -> PixelLayout:
 
 
 def _is_lossy(header: Dataset, where: str) -> bool:
-    flag = as_texts(look_up(header, "LossyImageCompression", where))
+    flag = stated(header, "LossyImageCompression", where)
     return "01" in flag or header.file_meta.TransferSyntaxUID in LOSSY_SYNTAXES
 
 

@@ -64,6 +64,8 @@ def read_received(file: BinaryIO, *, start: int, transfer_syntax: UID, max_bytes
     except UNREADABLE as exc:
         raise UnreadableInstanceError(f"the data set cannot be parsed ({type(exc).__name__})") from exc
     except OSError as exc:
+        if exc.errno is None:  # not the system's: pydicom's, for a sequence that ends too early
+            raise _truncated() from exc
         raise StorageError(f"archive: {exc.strerror}") from exc
     if missing:
         raise UnreadableInstanceError(f"{missing[0]} is missing or is not a UID")

@@ -38,7 +38,7 @@ def announced(head: bytes, *, sender: str) -> Announced:
             transfer_syntax=UID(meta.TransferSyntaxUID),
             sender=sender,
         )
-    except UNREADABLE as exc:
+    except (*UNREADABLE, OSError) as exc:  # a sequence that ends too early
         raise UnreadableInstanceError(
             f"the file meta information cannot be read ({type(exc).__name__})"
         ) from exc

@@ -184,7 +184,7 @@ def test_a_retrieval_right_behind_a_report_is_answered_each_time(tmp_path: Path)
     rng = Random(SEED)
     with running_node(configuration(tmp_path), Role.RECEIVER) as node:
         stored = [store(rng) for _ in range(40)]
-        behind = [it for _ in range(60) for it in (report(rng), get(rng))]
+        behind = [it for _ in range(30) for it in (report(rng), get(rng))]
         batch = [
             Input(layer=Layer.NOTHING, kind=it.kind, sent=framed(it))
             for it in (*stored, *behind)
