@@ -235,7 +235,8 @@ class Receiver:
         calling = request.calling_ae_title.strip()
         proposed = [str(context.abstract_syntax) for context in request.presentation_context_definition_list]
         with self._lock:
-            open_by = Counter(visit.association.calling_ae for visit in self._visits.values())
+            alive = [visit for association, visit in self._visits.items() if association.is_alive()]
+        open_by = Counter(visit.association.calling_ae for visit in alive)
         peer = self._admission.admit(calling, request.called_ae_title.strip(), host, proposed, open_by)
         if isinstance(peer, Rejection):
             log.warning("an association was rejected", calling_ae=calling, host=host, why=peer.sentence)
