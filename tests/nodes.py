@@ -21,6 +21,10 @@ COARSE = EligibilityConfig(
     coverage_mm=(20.0, 40.0),
     contrast=(ContrastRule(name="t2", echo_time_ms=(30.0, 150.0)),),
 )
+# A head of few slices, where a test needs many of them.
+SMALL = COARSE.model_copy(
+    update={"in_plane_spacing_mm": 4.0, "slice_spacing_mm": 4.0, "min_slices": 4, "coverage_mm": (10.0, 10.0)}
+)
 
 
 def configuration_of(

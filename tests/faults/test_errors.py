@@ -15,8 +15,7 @@ from gpnet_node.store.states import JobState
 from tests.faults.disk import one_error
 from tests.faults.ledger import Scanner, lost
 from tests.faults.memory_pacs import memory_pacs
-from tests.faults.test_schedules import SMALL
-from tests.nodes import configuration_of, running_node
+from tests.nodes import SMALL, configuration_of, running_node
 from tests.pallida import draw_head
 from tests.peers import free_port
 

@@ -23,8 +23,7 @@ from tests.faults.memory_pacs import MemoryPacs, memory_pacs
 from tests.faults.one_process import Fate, OneProcess
 from tests.faults.power_cut import Disk
 from tests.faults.recording import Change, mark, recording
-from tests.faults.test_schedules import SMALL
-from tests.nodes import configuration_of, running_node
+from tests.nodes import SMALL, configuration_of, running_node
 from tests.pallida import draw_head
 from tests.peers import data_set_bytes
 from tests.segmenters import threshold_segmenters

@@ -27,7 +27,7 @@ from tests.factories import uid_of
 from tests.faults.ledger import TOLD, lost
 from tests.faults.memory_pacs import MemoryPacs, Mood, memory_pacs
 from tests.faults.one_process import CHANGES, Fate, OneProcess, fate
-from tests.nodes import COARSE, configuration_of
+from tests.nodes import SMALL, configuration_of
 from tests.pallida import draw_head
 from tests.peers import data_set_bytes
 from tests.segmenters import threshold_segmenters
@@ -35,9 +35,6 @@ from tests.stores import new_archive, new_database
 
 SCHEDULES = int(os.environ.get("GPNET_SCHEDULES", "500"))
 SLICES = 5
-SMALL = COARSE.model_copy(
-    update={"in_plane_spacing_mm": 4.0, "slice_spacing_mm": 4.0, "min_slices": 4, "coverage_mm": (10.0, 10.0)}
-)
 NOW = datetime.now(UTC)
 A_WHILE_SECONDS = 70.0
 RELEASED, ABORTED = AssociationOutcome.RELEASED, AssociationOutcome.ABORTED
