@@ -3,11 +3,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from sqlalchemy import select
 
 from gpnet_node.store.archive import Archive
+from gpnet_node.store.database import associations, reading, series_associations
 from gpnet_node.store.index import Index
 from gpnet_node.store.reindex import as_kept, reindex
-from gpnet_node.store.states import SeriesState
+from gpnet_node.store.states import AssociationOutcome, SeriesState
 from gpnet_node.store.versions import data_set_digest
 from tests.factories import mr_series
 from tests.stores import keep, new_archive, new_database
@@ -33,6 +35,19 @@ def test_a_lost_index_is_rebuilt_from_the_archive_with_what_the_receiver_had_not
     assert [instance.path for instance in rebuilt] == [arrival.path for arrival in noted]
     assert rebuilt[0].images_in_acquisition == noted[0].header.images_in_acquisition
     assert index.series(noted[0].header.series_uid).state is SeriesState.RECEIVING
+
+
+def test_what_the_index_lacked_came_on_an_association_that_ended_with_the_receiver(tmp_path: Path) -> None:
+    """Half a series is not taken for a whole one because nothing is known of who sent it."""
+    archive, series = filled(tmp_path)
+    engine = new_database(tmp_path)
+
+    reindex(archive, Index(engine), now=NOW)
+
+    touching = select(associations).join(series_associations)
+    with reading(engine) as connection:
+        (row,) = connection.execute(touching.where(series_associations.c.series_uid == series)).mappings()
+    assert (row["outcome"], row["closed_at"]) == (AssociationOutcome.LOST, NOW)
 
 
 def test_running_it_again_adds_nothing(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from gpnet_node.store.header import TAGS, attributes_of, header_of
 from gpnet_node.store.index import Index
 from gpnet_node.store.listing import Entry
 from gpnet_node.store.removal import doomed, removing
-from gpnet_node.store.states import Arrival
+from gpnet_node.store.states import Arrival, AssociationOutcome
 from gpnet_node.store.versions import UNREADABLE, data_set_digest, data_set_start
 
 _BATCH = 200
+_OWNER = "receiver, before it listens"  # begins as the receiver's own do: the next start closes what is left
 _T = TypeVar("_T")
 
 
@@ -40,17 +41,48 @@ def reindex(
 ) -> Reindexed:
     """Add what the archive has and the index lacks; running it again adds nothing.
 
-    An instance dates from its file. Where the index is empty, it was lost or is new: what arrived longer than
-    ``settled_after`` ago is then listed without being segmented and sent once more. ``progress`` is told how
-    many of how many missing instances are done. What is being removed is not added, and nothing is removed
-    meanwhile. Raises StorageError.
+    An instance dates from its file, and came on an association that ended with the receiver, so that its
+    series waits for the sender to come again. Where the index is empty, it was lost or is new: what arrived
+    longer than ``settled_after`` ago is then listed without being segmented and sent once more. ``progress``
+    is told how many of how many missing instances are done. What is being removed is not added, and nothing
+    is removed meanwhile. Raises StorageError.
     """
+    senders = _Senders(index, now)
     with removing(archive):
-        return _fill_up(archive, index, now - settled_after, progress)
+        found = _fill_up(archive, index, senders, now - settled_after, progress)
+    senders.lose()
+    return found
+
+
+class _Senders:
+    """The associations that brought what the index lacks: nobody knows whether more was to come on them."""
+
+    def __init__(self, index: Index, now: datetime) -> None:
+        self._index = index
+        self._now = now
+        self._numbers: dict[str, int] = {}  # by calling AE title
+
+    def known(self, arrival: Arrival) -> Arrival:
+        """Return the arrival with an association."""
+        sender = arrival.calling_ae
+        if sender not in self._numbers:
+            self._numbers[sender] = self._index.open_association(
+                calling_ae=sender, host="", owner=_OWNER, now=self._now
+            )
+        return replace(arrival, association_id=self._numbers[sender])
+
+    def lose(self) -> None:
+        """Close them as lost with the receiver."""
+        for number in self._numbers.values():
+            self._index.close_association(number, AssociationOutcome.LOST, now=self._now)
 
 
 def _fill_up(
-    archive: Archive, index: Index, old: datetime, progress: Callable[[int, int], None]
+    archive: Archive,
+    index: Index,
+    senders: _Senders,
+    old: datetime,
+    progress: Callable[[int, int], None],
 ) -> Reindexed:
     kept = index.paths()
     found = list(archive.instances())
@@ -68,7 +100,7 @@ def _fill_up(
             except (OSError, UnreadableInstanceError, *UNREADABLE):
                 unreadable.append(path)
         added += index.record([a for a in arrivals if a.received_at < old], settled=True)
-        added += index.record([a for a in arrivals if a.received_at >= old])
+        added += index.record([senders.known(a) for a in arrivals if a.received_at >= old])
         progress(added + len(unreadable), len(missing))
     _complete_catalogue(archive, index)
     return Reindexed(found=len(found), added=added, unreadable=tuple(unreadable))
