@@ -74,10 +74,11 @@ class Syslog:
             connection = socket.socket(family, kind, protocol)
             connection.connect(address)  # then a port where nobody listens is told of
             return connection
+        context = self._secure()
         plain = socket.create_connection(self._address, timeout=_SECONDS)
         try:
-            return self._secure().wrap_socket(plain)
-        except BaseException:
+            return context.wrap_socket(plain)
+        except OSError:
             plain.close()
             raise
 

@@ -104,12 +104,12 @@ class Trail:
     def playing(self) -> Iterator[None]:
         """Tell that a role begins, and that it ends, in order or by an error (A.5.3.1)."""
         self._activity(xml.APPLICATION_START, Outcome.SUCCESS)
+        in_order = False
         try:
             yield
-        except BaseException:
-            self.ended(in_order=False)
-            raise
-        self.ended(in_order=True)
+            in_order = True
+        finally:
+            self.ended(in_order=in_order)
 
     def ended(self, *, in_order: bool) -> None:
         """Tell that the role ends, and close."""
