@@ -52,7 +52,7 @@ CANDIDATES = {
     "correlation, vote": ContenderSettings(syn=_CORRELATION),
     "correlation, joint": ContenderSettings(syn=_CORRELATION, fusion="joint"),
 }
-CHOSEN = "correlation, vote"
+CHOSEN = "correlation, joint"
 
 Carried = dict[str, SideProbability]  # by side
 
