@@ -10,7 +10,7 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from gpnet_node.dimse.transport import BoundedSocket
+from gpnet_node.dimse.bounded_socket import BoundedSocket
 
 
 @contextlib.contextmanager

@@ -13,12 +13,12 @@ from datetime import datetime
 from socketserver import BaseServer
 from typing import cast
 
-from pydicom import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import ThreadedAssociationServer
 
 from gpnet_node.audit.trail import Traced, Trail, client
@@ -27,7 +27,7 @@ from gpnet_node.config import Configuration, PeerConfig
 from gpnet_node.dimse.admission import Admission, Rejection
 from gpnet_node.dimse.commitment import CommitmentDesk
 from gpnet_node.dimse.contexts import supported_contexts
-from gpnet_node.dimse.incoming import SpoolingDimse
+from gpnet_node.dimse.incoming import Answer, SpoolingDimse
 from gpnet_node.dimse.indexer import Association as Visited
 from gpnet_node.dimse.indexer import Indexer
 from gpnet_node.dimse.lobby import Lobby
@@ -52,7 +52,6 @@ _CANNOT_UNDERSTAND = 0xC000
 _NOT_AUTHORISED = 0x0124
 
 _OUR_TROUBLE = "out of resources; the node's log says why"
-_COMMENT_CHARACTERS = 64  # Error Comment is an LO (PS3.7 C.1)
 _BACKLOG = 128
 _ABORT_SECONDS = 0.5  # for the A-ABORT to leave
 
@@ -131,7 +130,6 @@ class Receiver:
                 evt_handlers=[
                     (evt.EVT_REQUESTED, self._on_requested),
                     (evt.EVT_ACCEPTED, self._on_accepted),
-                    (evt.EVT_C_STORE, self._on_store),
                     (evt.EVT_N_CREATE, self._performed_steps.create),
                     (evt.EVT_N_SET, self._performed_steps.change),
                     (evt.EVT_N_ACTION, self._commitments.asked),
@@ -143,6 +141,7 @@ class Receiver:
                 server_class=ThreadedAssociationServer,
                 request_handler=request_handler(
                     self._open_spool,
+                    self._store,
                     self._queries.serve,
                     self._lobby,
                     self._secure if self._node.tls.enabled else None,
@@ -293,20 +292,19 @@ class Receiver:
             max_bytes=self._node.max_instance_bytes,
         )
 
-    def _on_store(self, event: evt.Event) -> Dataset:
+    def _store(self, association: Association, request: C_STORE, context: PresentationContext) -> Answer:
         """Answer one C-STORE request. What the peer is told of our own troubles names no path."""
-        request = cast(C_STORE, event.request)
         spool = cast(Spool, request.DataSet)
         with self._lock:
-            visit = self._visits.get(event.assoc)
+            visit = self._visits.get(association)
         if visit is None:  # the drain has just cut the association
             spool.discard()
-            return _answer(_OUT_OF_RESOURCES, _OUR_TROUBLE)
-        if not event.assoc._accepted_cx[event.context.context_id].as_scp:  # it was agreed on for a C-GET
+            return Answer(_OUT_OF_RESOURCES, _OUR_TROUBLE)
+        if not context.as_scp:  # it was agreed on for a C-GET
             spool.discard()
-            return _answer(_NOT_AUTHORISED)
+            return Answer(_NOT_AUTHORISED)
         try:
-            arrival = self._keep(request, UID(event.context.transfer_syntax), spool, visit.association)
+            arrival = self._keep(request, context.transfer_syntax[0], spool, visit.association)
         except (StorageError, UnreadableInstanceError, MismatchedInstanceError) as exc:
             visit.refused += 1
             status, uid = _status_of(exc), request.AffectedSOPInstanceUID
@@ -317,12 +315,12 @@ class Receiver:
                 calling_ae=visit.association.calling_ae,
                 instance=uid if is_safe_uid(uid) else "",
             )
-            return _answer(status, _OUR_TROUBLE if isinstance(exc, StorageError) else str(exc))
+            return Answer(status, _OUR_TROUBLE if isinstance(exc, StorageError) else str(exc))
         finally:
             spool.discard()
         visit.kept += 1
         visit.traced[arrival.new][Traced.of(arrival.header)] += 1
-        return _answer(_SUCCESS)
+        return Answer(_SUCCESS)
 
     def _keep(self, request: C_STORE, syntax: UID, spool: Spool, association: Visited) -> Arrival:
         """Make the instance safe, and tell the index.
@@ -363,11 +361,3 @@ def _status_of(fault: Exception) -> int:
     if isinstance(fault, StorageError):
         return _OUT_OF_RESOURCES
     return _DATA_SET_IS_ANOTHER if isinstance(fault, MismatchedInstanceError) else _CANNOT_UNDERSTAND
-
-
-def _answer(status: int, comment: str = "") -> Dataset:
-    answer = Dataset()
-    answer.Status = status
-    if comment:
-        answer.ErrorComment = comment[:_COMMENT_CHARACTERS]
-    return answer

@@ -1,49 +1,46 @@
 """pynetdicom's acceptor with our socket and our reading of messages, by its own extension points.
 
-Five things differ from what pynetdicom does by itself: PDUs are read in as few calls as the network allows,
-neither waited for nor read beyond reason; the data set of a C-STORE goes into a file instead of memory; what
-is sent waits for its turn in a queue of bounded length; queries and retrievals are answered by our own code;
-who connects and does not say who it is takes no place from others.
+Six things differ from what pynetdicom does by itself: PDUs are read in as few calls as the network allows,
+neither waited for nor read beyond reason; the data set of a C-STORE goes into a file instead of memory, and
+the thread that reads it answers it; what is sent waits for its turn in a queue of bounded length; queries and
+retrievals are answered by our own code; who connects and does not say who it is takes no place from others.
 """
 
 import contextlib
-import math
 import queue
-import select
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from pynetdicom import evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_CANCEL, C_ECHO, C_STORE, DimseServiceType
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE, DimseServiceType
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.service_class import StorageServiceClass, VerificationServiceClass
 from pynetdicom.sop_class import uid_to_service_class
-from pynetdicom.transport import AssociationSocket, RequestHandler
+from pynetdicom.transport import RequestHandler
 
-from gpnet_node.dimse.incoming import OpenSpool, SpoolingDimse, discard_data_set
+from gpnet_node.dimse.bounded_socket import BoundedSocket
+from gpnet_node.dimse.incoming import (
+    DATA_TRANSFER,
+    OpenSpool,
+    SpoolingDimse,
+    Store,
+    discard_data_set,
+    read_pdu,
+)
 from gpnet_node.dimse.lobby import Lobby
 from gpnet_node.dimse.requested import Query, Requested
 from gpnet_node.errors import ConfigurationError
 from gpnet_node.log import BugLine, get_logger
 from gpnet_node.store.versions import UNREADABLE
 
-# An association request with all its 128 contexts and their transfer syntaxes stays far below this.
-_MAX_NEGOTIATION_BYTES = 1 << 20
-
-_POLL_SECONDS = 0.001  # for an answer of ours that waits to be sent
-_LOOP_SECONDS = 0.0001  # BoundedSocket.ready waits already; without any, a closed connection would spin
 _LOOK_SECONDS = 0.1  # for the end of the thread that sends to be noticed
-
-_RINGS = 4096  # of the bell that are heard at once
-_DATA_TRANSFER = "Sta6"  # PS3.8 9.2.2
 _WAITING_MESSAGES = 64  # to be sent; then what comes in is looked at: a C-CANCEL, say
 
 _REQUEST_OF = {StorageServiceClass: C_STORE, VerificationServiceClass: C_ECHO}
@@ -53,76 +50,6 @@ Serve = Callable[[Requested], None]
 Secure = Callable[[socket.socket], socket.socket]
 
 log = get_logger(__name__)
-
-
-class BoundedSocket(AssociationSocket):
-    """Reads whole PDUs at once, with a limit on their length and on the wait for the rest of one.
-
-    The rest of the first has to come within the time for association control, that of others within the
-    network's, however many pieces it comes in.
-    """
-
-    def __init__(self, assoc: Association, client_socket: socket.socket, bell: socket.socket) -> None:
-        super().__init__(assoc, client_socket=client_socket)
-        self._bell = bell  # can be read when something waits to be sent
-        self._wait_at_most(assoc.acse_timeout)
-        client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def introduced(self) -> None:
-        """The peer has said who it is: from now on it has the network's time."""
-        self._wait_at_most(self.assoc.network_timeout)
-
-    def _wait_at_most(self, seconds: float | None) -> None:
-        self._patience_seconds = math.inf if seconds is None else seconds
-        if self.socket is not None:
-            self.socket.settimeout(seconds)
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is something to read, waiting a moment for it, or for something to send, instead of
-        sleeping afterwards.
-        """
-        sockets = [self.socket] if self.socket is not None and self._is_connected else []
-        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
-            return super().ready  # what is decrypted already is not seen by select
-        try:
-            readable, _, _ = select.select([*sockets, self._bell], [], [], _POLL_SECONDS)
-            if self._bell in readable:
-                self._bell.recv(_RINGS)
-        except (OSError, ValueError):  # closed meanwhile: pynetdicom finds out below
-            time.sleep(_POLL_SECONDS)
-        return super().ready
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """Read ``nr_bytes``, or fewer where the connection ends. Raises OSError, which ends it."""
-        if nr_bytes > max(_MAX_NEGOTIATION_BYTES, self.assoc.acceptor.maximum_length or 0):
-            raise OSError(f"a PDU of {nr_bytes} bytes is longer than was agreed")
-        if self.socket is None:
-            raise OSError("the connection is closed")
-        buffer = bytearray(nr_bytes)
-        view = memoryview(buffer)
-        received, began = 0, time.monotonic()
-        while received < nr_bytes:
-            if received and time.monotonic() - began > self._patience_seconds:
-                raise TimeoutError("a PDU did not come to its end in time")
-            count = self.socket.recv_into(view[received:])
-            if count == 0:
-                view.release()
-                del buffer[received:]
-                break
-            received += count
-        self._acknowledge_at_once()
-        return buffer
-
-    def _acknowledge_at_once(self) -> None:
-        """Keep the kernel from waiting 40 ms for something to send along with the acknowledgement.
-
-        Peers that write a message in two pieces without TCP_NODELAY wait for it before the second. What was
-        received counts though it cannot be done: the connection may have ended behind it.
-        """
-        if self.socket is not None and hasattr(socket, "TCP_QUICKACK"):
-            with contextlib.suppress(OSError):
-                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +109,7 @@ def _send_encoded(dul: DULServiceProvider) -> bool:
     outgoing, found = dul.to_provider_queue, False
     while dul.event_queue.empty() and outgoing.queue and isinstance(item := outgoing.queue[0], _Encoded):
         outgoing.get(block=False)
-        if dul.socket is not None and dul.state_machine.current_state == _DATA_TRANSFER:
+        if dul.socket is not None and dul.state_machine.current_state == DATA_TRANSFER:
             dul.socket.send(item.pdus)
         found = True
     return found or DULServiceProvider._process_recv_primitive(dul)
@@ -198,9 +125,9 @@ def _run(dul: DULServiceProvider, afterwards: Sequence[Callable[[], None]]) -> N
         DULServiceProvider.run(dul)
     except (InvalidEventError, queue.Empty, *_NONSENSE) as exc:
         log.warning("PDUs make no sense", host=dul.assoc.requestor.address, reason=type(exc).__name__)
+    finally:
         if dul.socket is not None:
             dul.socket.close()
-    finally:
         for do in afterwards:
             do()
 
@@ -222,10 +149,6 @@ def _serve_request(
 
     A bug in it ends the association and its thread, and nothing else.
     """
-    if threading.current_thread() is not association:
-        # pynetdicom serves a report in a thread of its own, which unpauses what ours has paused
-        association.dimse.msg_queue.put((context_id, message))
-        return
     context = association._accepted_cx.get(context_id)
     if context is None or not isinstance(message, Query) or message.MessageID is None:
         _serve_other(association, message, context_id)
@@ -260,8 +183,6 @@ def _is_of_its_class(message: DimseServiceType) -> bool:
 
 def _serve_other(association: Association, message: DimseServiceType, context_id: int) -> None:
     """Do as pynetdicom does; but a request that lacks what it must have gets an abort, not silence."""
-    if isinstance(message, C_CANCEL):
-        return  # of nothing that is going on
     is_request = message.MessageIDBeingRespondedTo is None
     try:
         if is_request and not (message.is_valid_request and _is_of_its_class(message)):
@@ -281,7 +202,7 @@ def _reason(exc: OSError | ConfigurationError) -> str:
 
 
 def request_handler(
-    open_spool: OpenSpool, serve: Serve, lobby: Lobby, secure: Secure | None = None
+    open_spool: OpenSpool, store: Store, serve: Serve, lobby: Lobby, secure: Secure | None = None
 ) -> type[RequestHandler]:
     """Return the handler of new connections for pynetdicom's server, which wants a class.
 
@@ -311,7 +232,8 @@ def request_handler(
             outgoing = Outgoing(association.dul.is_alive)
             bounded = BoundedSocket(association, self.request, outgoing.bell)
             association.dul.socket = bounded
-            association.dul._run_loop_delay = _LOOP_SECONDS
+            association.dul._run_loop_delay = 0  # BoundedSocket.ready waits already
+            association.dul._read_pdu_data = partial(read_pdu, association.dul)  # type: ignore[method-assign]
             leave = partial(lobby.leave, self)
             run = partial(_run, association.dul, (outgoing.hang_up, leave))
             association.dul.run = run  # type: ignore[method-assign]
@@ -319,11 +241,12 @@ def request_handler(
             look = partial(_send_encoded, association.dul)
             association.dul._process_recv_primitive = look  # type: ignore[method-assign]
             association.run = partial(_run_association, association)  # type: ignore[method-assign]
-            association.dimse = SpoolingDimse(association, open_spool)
+            association.dimse = dimse = SpoolingDimse(association, open_spool, store)
             serve_request = partial(_serve_request, serve, association)
             association._serve_request = serve_request  # type: ignore[method-assign]
             for introduced in (leave, bounded.introduced):
                 association.bind(evt.EVT_REQUESTED, _without_event, [introduced])
+            association.bind(evt.EVT_ACCEPTED, _without_event, [dimse.accepted.set])
             return association
 
     return Handler

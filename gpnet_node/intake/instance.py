@@ -88,12 +88,12 @@ def _parsed(file: BinaryIO, start: int, transfer_syntax: UID) -> Received:
 
 def _elements(file: BinaryIO, syntax: UID, size: int, *, stop_before_pixels: bool = False) -> pydicom.Dataset:
     """Read elements to the pixels or the end; a value that is cut short is an error, unlike in pydicom."""
-    stop = cast(Callable[..., bool] | None, (lambda tag, *_: tag >= _PIXELS) if stop_before_pixels else None)
+    at_pixels = cast(Callable[..., bool], lambda tag, *_: int.__ge__(tag, _PIXELS))
     data_set = read_dataset(
         file,
         is_implicit_VR=syntax.is_implicit_VR,
         is_little_endian=syntax.is_little_endian,
-        stop_when=stop,
+        stop_when=at_pixels if stop_before_pixels else None,
         defer_size=_LONG_VALUE_BYTES,
     )
     end = file.tell()

@@ -1,14 +1,12 @@
 """From a spooled data set to an instance that is safe in the archive: one way in, for C-STORE and STOW-RS."""
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO
 
 from pydicom import Dataset, dcmread
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import (
     JPEG2000,
     UID,
@@ -81,17 +79,32 @@ def preamble(announced: Announced) -> bytes:
     """
     if not is_safe_uid(announced.sop_class_uid) or not is_safe_uid(announced.sop_instance_uid):
         raise UnreadableInstanceError("the SOP Instance UID is not a UID")
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(announced.sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(announced.sop_instance_uid)
-    meta.TransferSyntaxUID = announced.transfer_syntax
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    meta.SourceApplicationEntityTitle = announced.sender
-    buffer = DicomBytesIO()
-    buffer.write(b"\0" * 128 + b"DICM")
-    write_file_meta_info(buffer, meta)
-    return buffer.getvalue()
+    announced_uids = (announced.sop_class_uid, announced.sop_instance_uid, announced.transfer_syntax)
+    sop_class, instance, syntax, implementation = (
+        _padded(uid, b"\0") for uid in (*announced_uids, IMPLEMENTATION_CLASS_UID)
+    )
+    elements = b"".join(
+        (
+            struct.pack("<HH2sHL", 2, 0x0001, b"OB", 0, 2) + b"\0\1",
+            _element(0x0002, b"UI", sop_class),
+            _element(0x0003, b"UI", instance),
+            _element(0x0010, b"UI", syntax),
+            _element(0x0012, b"UI", implementation),
+            _element(0x0013, b"SH", _padded(IMPLEMENTATION_VERSION_NAME, b" ")),
+            _element(0x0016, b"AE", _padded(announced.sender, b" ")),
+        )
+    )
+    return b"\0" * 128 + b"DICM" + _element(0x0000, b"UL", struct.pack("<L", len(elements))) + elements
+
+
+def _element(number: int, vr: bytes, value: bytes) -> bytes:
+    """Encode an element of group 2 whose length takes 16 bits, in explicit VR little endian."""
+    return struct.pack("<HH2sH", 2, number, vr, len(value)) + value
+
+
+def _padded(text: str, padding: bytes) -> bytes:
+    value = text.encode("ascii", "replace")
+    return value + padding * (len(value) % 2)
 
 
 def keep(
