@@ -145,6 +145,7 @@ def serve(
 ) -> None:
     """Run the node until SIGTERM or Ctrl-C; then finish what is open, for at most drain_seconds."""
     from gpnet_node import log, supervisor
+    from gpnet_node.lifetime import LastWords
     from gpnet_node.node import Role, play
 
     configuration = _configuration(config)
@@ -154,7 +155,7 @@ def serve(
         return
     if role not in set(Role):
         raise typer.BadParameter(f"there is no role {role!r}: {', '.join(Role)}")
-    with supervisor.LastWords(Role(role)):
+    with LastWords(Role(role)):
         play(Role(role), configuration)
 
 

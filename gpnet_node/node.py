@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from random import SystemRandom
 from uuid import uuid4
@@ -27,7 +27,10 @@ from gpnet_node.courier import Courier
 from gpnet_node.dimse.commitment import CommitmentDesk
 from gpnet_node.dimse.indexer import Indexer
 from gpnet_node.dimse.performed_step import PerformedSteps
+from gpnet_node.dimse.places import Places
 from gpnet_node.dimse.receiver import Receiver
+from gpnet_node.dimse.transport import listen
+from gpnet_node.doors import Doors, forked
 from gpnet_node.errors import ConfigurationError, DamagedDatabaseError, StorageError
 from gpnet_node.log import get_logger
 from gpnet_node.pipeline import Segmenter
@@ -37,6 +40,7 @@ from gpnet_node.store.backup import back_up
 from gpnet_node.store.catalogue import Catalogue
 from gpnet_node.store.commitments import Commitments
 from gpnet_node.store.database import journal_in_use, journal_mode, open_engine, require_current, upgrade
+from gpnet_node.store.disk import DiskWatch
 from gpnet_node.store.index import Index
 from gpnet_node.store.jobs import Jobs
 from gpnet_node.store.mending import is_damaged, mend
@@ -197,20 +201,25 @@ def play(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     os.umask(0o077)  # patient data is for the node's own account
-    owner = f"{role} {socket.gethostname()} {os.getpid()}"
-    archive = Archive(configuration.node.archive)
+    node = configuration.node
+    archive = Archive(node.archive)
     archive.prepare()
-    with archive.lock(role):
-        if is_damaged(configuration.node.database):
-            raise DamagedDatabaseError(f"database {configuration.node.database} is damaged")
-        parts = build(configuration, owner=owner)
+    with archive.lock(role), ExitStack() as ends:
+        if role is Role.RECEIVER:  # while there is one thread
+            listener = ends.enter_context(listen(node.host, node.port))
+            places = Places(configuration, processes=node.receiving_processes)
+            serve = partial(_stand_at_door, configuration, listener, places, stop)
+            doors = ends.enter_context(forked(node.receiving_processes, serve))
+        if is_damaged(node.database):
+            raise DamagedDatabaseError(f"database {node.database} is damaged")
+        parts = build(configuration, owner=_owner(role))
         journal = journal_in_use(parts.engine)
         log.info("a role begins", role=role, journal=journal, path=str(archive.root))
         if journal != journal_mode()[0]:
             log.warning("the database keeps another journal", journal=journal, reason=journal_mode()[1])
         with parts.trail.playing():
             if role is Role.RECEIVER:
-                _receive(parts, stop, on_ready)
+                _receive(parts, stop, on_ready, doors, listener.getsockname()[1])
             elif role is Role.WORKER:
                 _work(parts, stop, on_ready, segmenters)
             elif role is Role.WEB:
@@ -221,7 +230,18 @@ def play(
         log.info("a role ends", role=role)
 
 
-def _receive(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None], None]) -> None:
+def _owner(role: Role) -> str:
+    """Name this process."""
+    return f"{role} {socket.gethostname()} {os.getpid()}"
+
+
+def _receive(
+    parts: Parts,
+    stop: threading.Event,
+    on_ready: Callable[[int | None], None],
+    doors: Doors,
+    port: int,
+) -> None:
     parts.index.lose_open_associations(now=now(), owners=Role.RECEIVER)
     parts.archive.discard_unfinished("incoming")
     found = reindex(parts.archive, parts.index, now=now())
@@ -237,20 +257,41 @@ def _receive(parts: Parts, stop: threading.Event, on_ready: Callable[[int | None
         tell_incomplete=parts.configuration.wants("refusal"),
         tell_withdrawn=parts.configuration.wants("rejection"),
     )
-    receiver = build_receiver(parts)
-    port = receiver.start()
+    disk = DiskWatch(parts.archive, warn_free_bytes=node.warn_free_bytes)
+    doors.open()
     log.info("ready", role=Role.RECEIVER, port=port)
     on_ready(port)
+    while not stop.wait(_LOOK_SECONDS):
+        doors.tend()
+        disk.look()
+        _look(watcher)
+    log.info("draining: no new associations", role=Role.RECEIVER)
+    if not doors.close(seconds=node.drain_seconds * _SHARE_OF_DRAIN + _LOOK_SECONDS):
+        log.warning("a process that receives did not drain in time and was ended")
+
+
+def _stand_at_door(
+    configuration: Configuration,
+    listener: socket.socket,
+    places: Places,
+    stop: threading.Event,
+    process: int,
+    ready: Callable[[], None],
+) -> None:
+    """Receive, in one of the receiver's processes."""
+    parts = attach(configuration, owner=_owner(Role.RECEIVER))
+    receiver = build_receiver(parts)
+    receiver.start(listener, places, process)
+    ready()
     try:
         while not stop.wait(_LOOK_SECONDS):
             receiver.tend()
-            _look(watcher)
     except StorageError:
         receiver.drain(seconds=0)  # an open association would keep the process from ending
         raise
-    log.info("draining: no new associations", role=Role.RECEIVER)
-    if not receiver.drain(seconds=node.drain_seconds * _SHARE_OF_DRAIN):
+    if not receiver.drain(seconds=configuration.node.drain_seconds * _SHARE_OF_DRAIN):
         log.warning("an association did not end in time and was aborted")
+    parts.close()
 
 
 def build_receiver(parts: Parts) -> Receiver:

@@ -1,6 +1,5 @@
 """Starts each role in a process of its own, starts one that died again, and lets them die with it."""
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -11,20 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from types import TracebackType
 
 from gpnet_node.config import Configuration
-from gpnet_node.errors import ConfigurationError, DamagedDatabaseError, GpnetError, StorageError
+from gpnet_node.errors import ConfigurationError, StorageError
+from gpnet_node.lifetime import EXIT_CONFIGURATION, EXIT_DAMAGED, LastWords, die_with
 from gpnet_node.log import configure, get_logger
 from gpnet_node.node import Role, SegmentersOf, gpnet_segmenters, mend_database, play, roles_of
 
-EXIT_DAMAGED = 75  # EX_TEMPFAIL: a start of the whole node mends it
-EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: starting again would not help
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 _SOUND_SECONDS = 60.0  # a role that ran for so long is not blamed for its earlier deaths
 _POLL_SECONDS = 0.2
-_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 log = get_logger(__name__)
 
@@ -182,47 +178,7 @@ def _live(
     role: Role, configuration: Configuration, segmenters: SegmentersOf, ready: Connection, parent: int
 ) -> None:
     """What a child process does."""
-    _die_with(parent)
+    die_with(parent)
     configure(style=configuration.node.log_format, level=configuration.node.log_level, stream=sys.stderr)
     with LastWords(role):
         play(role, configuration, on_ready=ready.send, segmenters=segmenters)
-
-
-class LastWords:
-    """Turns the error that ends a role into a log line and an exit status.
-
-    A traceback on standard error would quote values of data sets; of a bug the line has kind and place.
-    """
-
-    def __init__(self, role: Role) -> None:
-        self._role = role
-
-    def __enter__(self) -> None:
-        """Hear of threads, too."""
-        threading.excepthook = lambda args: log.error("a thread died of a bug", exc_info=args.exc_value)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, place: TracebackType | None
-    ) -> None:
-        """Say why, and leave."""
-        if error is None or isinstance(error, SystemExit):
-            return
-        if isinstance(error, GpnetError):
-            log.error("a role ends", role=self._role, reason=str(error))
-        else:
-            log.error("a role dies of a bug", role=self._role, exc_info=error)
-        sys.exit(_exit_status(error))
-
-
-def _exit_status(error: BaseException) -> int:
-    if isinstance(error, DamagedDatabaseError):
-        return EXIT_DAMAGED
-    return EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else 1
-
-
-def _die_with(parent: int) -> None:
-    """Be killed when the parent dies: nothing is lost by that, and no orphan holds port and locks."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before that
-        os._exit(1)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from gpnet_node.config import SHIPPED_MODEL, Configuration, NodeConfig, PeerConfig, RetryConfig, RouteConfig
 from gpnet_node.eligibility import ContrastRule, EligibilityConfig
 from gpnet_node.node import Parts, Role, SegmentersOf, build
@@ -71,6 +73,11 @@ class RunningNode:
     web_port: int
     supervisor: Supervisor
     parts: Parts
+
+    def processes(self, role: Role) -> list[psutil.Process]:
+        """The process that plays ``role`` at the moment, and those that it has forked."""
+        process = psutil.Process(self.supervisor.process_id(role))
+        return [process, *process.children(recursive=True)]
 
     def job(self, *states: JobState, series_uid: str | None = None, seconds: float = 60.0) -> Job:
         """Wait for a job in one of ``states``, by default any, of one series or of any."""

@@ -26,6 +26,7 @@ from gpnet_node.node import BACKUP, Role, gpnet_segmenters
 from gpnet_node.results.content import Background
 from gpnet_node.results.identifiers import JobIdentity
 from gpnet_node.store.states import JobState
+from tests.benchmarks.memory import peak_mb
 from tests.factories import enhanced_mr, mr_series
 from tests.nodes import RunningNode, configuration_of, running_node
 from tests.pallida import draw_head
@@ -219,12 +220,6 @@ def test_what_the_node_keeps_is_for_its_own_account_alone(tmp_path: Path) -> Non
 # -- bounded -------------------------------------------------------------------------------------------------
 
 
-def peak_bytes(pid: int) -> int:
-    """The most memory that a process has held so far."""
-    (line,) = [it for it in Path(f"/proc/{pid}/status").read_text().splitlines() if it.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
-
-
 @pytest.mark.parametrize("transfer_syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"])
 def test_a_large_multi_frame_image_passes_through_in_bounded_memory(
     tmp_path: Path, transfer_syntax: str
@@ -234,11 +229,11 @@ def test_a_large_multi_frame_image_passes_through_in_bounded_memory(
     with running_node(configuration_of(tmp_path), Role.RECEIVER) as node:
         pid = node.supervisor.process_id(Role.RECEIVER)
         assert pid is not None
-        before = peak_bytes(pid)
+        before = peak_mb(pid)
         sent = storescu(node.port, [path], "-xd" if transfer_syntax.endswith("99") else "-xe")
 
         assert sent.returncode == 0, sent.stdout
-        assert peak_bytes(pid) - before < 30_000_000
+        assert peak_mb(pid) - before < 30
 
 
 # -- stopped -------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ import random
 import shutil
 import socket
 import struct
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,8 +40,8 @@ from gpnet_node.config import Configuration, NodeConfig, PeerConfig
 from gpnet_node.dimse.indexer import Indexer
 from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.receiver import Receiver
+from gpnet_node.dimse.transport import listen
 from gpnet_node.errors import StorageError
-from gpnet_node.log import configure
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.catalogue import Catalogue
 from gpnet_node.store.database import associations, open_engine, reading, upgrade
@@ -114,7 +113,9 @@ def receiving(
         trail=open_trail(configuration.node, owner="receiver test", clock=clock),
         clock=clock,
     )
-    port = receiver.start()
+    listener = listen("127.0.0.1", 0)
+    receiver.start(listener)
+    port = listener.getsockname()[1]
     try:
         yield Node(port=port, receiver=receiver, archive=archive, index=index, engine=engine)
     finally:
@@ -780,12 +781,3 @@ def test_an_association_that_was_open_before_is_told_to_come_again(full: Node, t
     assert answer.Status == 0xA700
     assert full.files() == []
     assert full.unfinished() == []
-
-
-def test_a_disk_that_fills_up_is_warned_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    configure(style="json", level="info", stream=sys.stderr)
-    with receiving(tmp_path, warn_free_bytes=1 << 62) as node:
-        for _ in range(3):
-            node.receiver.tend()
-
-    assert capsys.readouterr().err.count("the archive's disk is filling up") == 1

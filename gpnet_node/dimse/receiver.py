@@ -32,8 +32,9 @@ from gpnet_node.dimse.indexer import Association as Visited
 from gpnet_node.dimse.indexer import Indexer
 from gpnet_node.dimse.lobby import Lobby
 from gpnet_node.dimse.performed_step import PerformedSteps
+from gpnet_node.dimse.places import Places
 from gpnet_node.dimse.query import QueryRetrieve, agreed
-from gpnet_node.dimse.transport import request_handler
+from gpnet_node.dimse.transport import request_handler, server_on
 from gpnet_node.errors import MismatchedInstanceError, StorageError, UnreadableInstanceError
 from gpnet_node.intake.instance import is_safe_uid
 from gpnet_node.intake.keeping import Announced, keep, preamble
@@ -52,7 +53,6 @@ _CANNOT_UNDERSTAND = 0xC000
 _NOT_AUTHORISED = 0x0124
 
 _OUR_TROUBLE = "out of resources; the node's log says why"
-_BACKLOG = 128
 _ABORT_SECONDS = 0.5  # for the A-ABORT to leave
 
 log = get_logger(__name__)
@@ -99,19 +99,21 @@ class Receiver:
         self._commitments = commitments
         self._indexer = indexer
         self._lobby = Lobby(configuration.node.max_associations)
+        self._places = Places(configuration)
+        self._process = 0
         self._visits: dict[Association, _Visit] = {}
         self._lock = threading.Lock()
         self._server: ThreadedAssociationServer | None = None
         self._listener: threading.Thread | None = None
-        self._warned = False  # that the disk is filling up
 
     # -- life ------------------------------------------------------------------------------------------------
 
-    def start(self) -> int:
-        """Listen, and return the port.
+    def start(self, listener: socket.socket, places: Places | None = None, process: int = 0) -> None:
+        """Accept connections; ``places`` are shared with other processes, of which this is one.
 
-        Raises StorageError if the address cannot be had, ConfigurationError for a certificate that is none.
+        Raises ConfigurationError for a certificate that is none.
         """
+        self._places, self._process = places or self._places, process
         if self._node.tls.enabled:
             calling(self._node.tls)  # the files are good, or the start stops here
         _config.LOG_HANDLER_LEVEL = "none"  # pynetdicom's log lines quote identifiers
@@ -122,41 +124,33 @@ class Receiver:
         ae.acse_timeout = self._node.acse_timeout_seconds
         ae.dimse_timeout = self._node.dimse_timeout_seconds
         ae.network_timeout = self._node.network_timeout_seconds
-        address = (self._node.host, self._node.port)
-        try:
-            server = ae.make_server(
-                address,
-                contexts=supported_contexts(PeerConfig(name="any", ae_title="ANY"), ()),
-                evt_handlers=[
-                    (evt.EVT_REQUESTED, self._on_requested),
-                    (evt.EVT_ACCEPTED, self._on_accepted),
-                    (evt.EVT_N_CREATE, self._performed_steps.create),
-                    (evt.EVT_N_SET, self._performed_steps.change),
-                    (evt.EVT_N_ACTION, self._commitments.asked),
-                    (evt.EVT_N_EVENT_REPORT, self._commitments.told),
-                    (evt.EVT_SOP_EXTENDED, lambda event: agreed(event.app_info)),
-                    (evt.EVT_RELEASED, self._on_ended, [AssociationOutcome.RELEASED]),
-                    (evt.EVT_ABORTED, self._on_ended, [AssociationOutcome.ABORTED]),
-                ],
-                server_class=ThreadedAssociationServer,
-                request_handler=request_handler(
-                    self._open_spool,
-                    self._store,
-                    self._queries.serve,
-                    self._lobby,
-                    self._secure if self._node.tls.enabled else None,
-                ),
-            )
-        except OSError as exc:
-            raise StorageError(f"cannot listen on {address[0]}:{address[1]}: {exc.strerror}") from exc
-        if server.socket is not None:
-            server.socket.listen(_BACKLOG)  # pynetdicom's own is 5
+        server = ae.make_server(
+            listener.getsockname(),
+            contexts=supported_contexts(PeerConfig(name="any", ae_title="ANY"), ()),
+            evt_handlers=[
+                (evt.EVT_REQUESTED, self._on_requested),
+                (evt.EVT_ACCEPTED, self._on_accepted),
+                (evt.EVT_N_CREATE, self._performed_steps.create),
+                (evt.EVT_N_SET, self._performed_steps.change),
+                (evt.EVT_N_ACTION, self._commitments.asked),
+                (evt.EVT_N_EVENT_REPORT, self._commitments.told),
+                (evt.EVT_SOP_EXTENDED, lambda event: agreed(event.app_info)),
+                (evt.EVT_RELEASED, self._on_ended, [AssociationOutcome.RELEASED]),
+                (evt.EVT_ABORTED, self._on_ended, [AssociationOutcome.ABORTED]),
+            ],
+            server_class=server_on(listener),
+            request_handler=request_handler(
+                self._open_spool,
+                self._store,
+                self._queries.serve,
+                self._lobby,
+                self._secure if self._node.tls.enabled else None,
+            ),
+        )
         self._indexer.start()
         self._listener = threading.Thread(target=server.serve_forever, name="listener", daemon=True)
         self._listener.start()
         self._server = server
-        port: int = server.server_address[1]
-        return port
 
     def _secure(self, connection: socket.socket) -> socket.socket:
         host = connection.getpeername()[0]
@@ -173,19 +167,10 @@ class Receiver:
         without being indexed is found in the archive.
         """
         self._close_lost()
-        self._watch_the_disk()
         if not self._indexer.is_alive:
             raise StorageError("the receiver no longer writes to the index and must start again")
         if self._listener is None or not self._listener.is_alive():
             raise StorageError("the receiver no longer listens and must start again")
-
-    def _watch_the_disk(self) -> None:
-        """Warn once each time that the disk falls below the first mark."""
-        free = self._archive.free_bytes()
-        low = free < self._node.warn_free_bytes
-        if low and not self._warned:
-            log.warning("the archive's disk is filling up", free_bytes=free, path=str(self._archive.root))
-        self._warned = low
 
     def _close_lost(self) -> None:
         """Close the books on associations whose thread ended without a word."""
@@ -233,9 +218,8 @@ class Receiver:
         host = association.requestor.address
         calling = request.calling_ae_title.strip()
         proposed = [str(context.abstract_syntax) for context in request.presentation_context_definition_list]
-        with self._lock:
-            alive = [visit for association, visit in self._visits.items() if association.is_alive()]
-        open_by = Counter(visit.association.calling_ae for visit in alive)
+        self._note_places()
+        open_by = self._places.open_by()
         peer = self._admission.admit(calling, request.called_ae_title.strip(), host, proposed, open_by)
         if isinstance(peer, Rejection):
             log.warning("an association was rejected", calling_ae=calling, host=host, why=peer.sentence)
@@ -260,6 +244,13 @@ class Receiver:
         )
         with self._lock:
             self._visits[association] = visit
+        self._note_places()
+
+    def _note_places(self) -> None:
+        """Count the associations whose threads live; the books of others are closed a little later."""
+        with self._lock:
+            alive = [visit for association, visit in self._visits.items() if association.is_alive()]
+            self._places.note(self._process, Counter(visit.association.calling_ae for visit in alive))
 
     def _on_ended(self, event: evt.Event, outcome: AssociationOutcome) -> None:
         self._end(event.assoc, outcome)
@@ -269,6 +260,7 @@ class Receiver:
             visit = self._visits.pop(association, None)
         if visit is None:
             return  # the first word counts
+        self._note_places()
         if isinstance(association.dimse, SpoolingDimse):
             association.dimse.discard()
         self._indexer.ended(visit.association, outcome, at=self._clock())

@@ -23,7 +23,7 @@ from pynetdicom.fsm import InvalidEventError
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.service_class import StorageServiceClass, VerificationServiceClass
 from pynetdicom.sop_class import uid_to_service_class
-from pynetdicom.transport import RequestHandler
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from gpnet_node.dimse.bounded_socket import BoundedSocket
 from gpnet_node.dimse.incoming import (
@@ -36,11 +36,12 @@ from gpnet_node.dimse.incoming import (
 )
 from gpnet_node.dimse.lobby import Lobby
 from gpnet_node.dimse.requested import Query, Requested
-from gpnet_node.errors import ConfigurationError
+from gpnet_node.errors import ConfigurationError, StorageError
 from gpnet_node.log import BugLine, get_logger
 from gpnet_node.store.versions import UNREADABLE
 
 _LOOK_SECONDS = 0.1  # for the end of the thread that sends to be noticed
+_BACKLOG = 128
 _WAITING_MESSAGES = 64  # to be sent; then what comes in is looked at: a C-CANCEL, say
 
 _REQUEST_OF = {StorageServiceClass: C_STORE, VerificationServiceClass: C_ECHO}
@@ -254,3 +255,37 @@ def request_handler(
 
 def _without_event(_: evt.Event, do: Callable[[], None]) -> None:
     do()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that has the address; connections are refused until ``listen`` is called on it.
+
+    Processes may share it: accepting never waits, since another may have been quicker. Raises StorageError if
+    the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as exc:
+        listener.close()
+        raise StorageError(f"cannot listen on {host}:{port}: {exc.strerror}") from exc
+    listener.setblocking(False)
+    return listener
+
+
+def server_on(listener: socket.socket) -> type[ThreadedAssociationServer]:
+    """Return pynetdicom's server, which binds a socket of its own, for one that is there."""
+
+    class Server(ThreadedAssociationServer):
+        def server_bind(self) -> None:
+            if self.socket is not None:
+                self.socket.close()
+            self.socket = listener
+            self.server_address = listener.getsockname()
+
+        def server_activate(self) -> None:
+            listener.listen(_BACKLOG)  # pynetdicom's own is 5
+
+    return Server

@@ -1,7 +1,9 @@
-"""What a process of this machine holds in memory, as the kernel counts it."""
+"""What a process and those that it has forked hold in memory, as the kernel counts it."""
 
 import re
 from pathlib import Path
+
+import psutil
 
 MB = 1_000_000
 
@@ -17,7 +19,11 @@ def peak_mb(process_id: int) -> float:
 
 
 def _status(process_id: int, key: str) -> float:
-    text = Path(f"/proc/{process_id}/status").read_text(encoding="ascii")
-    found = re.search(rf"^{key}:\s+(\d+) kB$", text, re.MULTILINE)
-    assert found is not None, f"the kernel does not tell {key}"
-    return int(found[1]) * 1024 / MB
+    process = psutil.Process(process_id)
+    held = 0.0
+    for each in (process, *process.children(recursive=True)):
+        text = Path(f"/proc/{each.pid}/status").read_text(encoding="ascii")
+        found = re.search(rf"^{key}:\s+(\d+) kB$", text, re.MULTILINE)
+        assert found is not None, f"the kernel does not tell {key}"
+        held += int(found[1]) * 1024 / MB
+    return held

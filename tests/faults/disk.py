@@ -62,10 +62,11 @@ def refuse(process_ids: Sequence[int], error: str, *, seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def one_error(process_id: int, calls: str, error: str, *, at: int, log: Path) -> Iterator[None]:
-    """Have one of these calls fail, the one of that number; ``log`` says whether it came to it."""
+def one_error(process_ids: Sequence[int], calls: str, error: str, *, at: int, log: Path) -> Iterator[None]:
+    """Have one of these calls fail in each process, the one of that number; ``log`` says if it came to it."""
     command = ["strace", "-f", "-o", str(log), "-e", f"trace={calls}"]
-    command += ["-e", f"inject={calls}:error={error}:when={at}", "-p", str(process_id)]
+    command += ["-e", f"inject={calls}:error={error}:when={at}"]
+    command += [word for process_id in process_ids for word in ("-p", str(process_id))]
     tracer = attach(command)
     try:
         yield

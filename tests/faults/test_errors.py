@@ -55,9 +55,8 @@ def test_an_error_of_any_call_loses_nothing_and_doubles_nothing(
                     tmp_path / str(number), shape=(5, 12, 20), spacing_mm=(4.0, 3.0, 3.0), series=str(number)
                 )
                 node.supervisor.wait_until_ready(seconds=120)
-                process_id = node.supervisor.process_id(role)
-                assert process_id is not None
-                with one_error(process_id, calls, ERROR_OF[calls], at=number, log=log):
+                process_ids = [process.pid for process in node.processes(role)]
+                with one_error(process_ids, calls, ERROR_OF[calls], at=number, log=log):
                     scanner.send(head.paths, seconds=120, between=lambda _: node.supervisor.tend())
                     uid = str(dcmread(head.paths[0]).SeriesInstanceUID)
                     job = node.job(JobState.DELIVERED, series_uid=uid, seconds=PATIENCE_SECONDS)

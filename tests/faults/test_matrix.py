@@ -69,7 +69,8 @@ class Bench:
         fill(self.node.parts.archive.root, seconds=FAULT_SECONDS)
 
     def refuse_changes(self, error: str) -> None:
-        running = [pid for role in ROLES if (pid := self.node.supervisor.process_id(role)) is not None]
+        playing = [role for role in ROLES if self.node.supervisor.process_id(role) is not None]
+        running = [process.pid for role in playing for process in self.node.processes(role)]
         refuse(running, error, seconds=FAULT_SECONDS)
 
     def lock_database(self) -> None:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 import gpnet_node
 from gpnet_node.node import Role
 from tests.fuzz.dataset import MARK
@@ -24,13 +22,12 @@ _BUGS = ("this is a bug", "died of a bug", "dies of a bug", "Exception in DUL.ru
 # By whose name alone a place in a traceback is known to be ours; pynetdicom has a transport.py too.
 _OURS = {path.name for path in Path(gpnet_node.__file__).parent.rglob("*.py")} - {
     "transport.py",
-    "incoming.py",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Held:
-    """What the receiver's process holds."""
+    """What the receiver's processes hold."""
 
     threads: int
     files: int
@@ -43,8 +40,7 @@ class Watch:
     def __init__(self, node: RunningNode, said: Callable[[], str]) -> None:
         self._node = node
         self._said = said
-        self._process_id = node.supervisor.process_id(Role.RECEIVER)
-        self._process = psutil.Process(self._process_id)
+        self._processes = node.processes(Role.RECEIVER)
         self._before = self._held()
         self._kept = 0
 
@@ -58,16 +54,15 @@ class Watch:
         return f"this node keeps {self._kept} instances and has grown by {grown:.1f} MiB"
 
     def _held(self) -> _Held:
-        with self._process.oneshot():
-            return _Held(
-                threads=self._process.num_threads(),
-                files=self._process.num_fds(),
-                rss_bytes=self._process.memory_info().rss,
-            )
+        return _Held(
+            threads=sum(process.num_threads() for process in self._processes),
+            files=sum(process.num_fds() for process in self._processes),
+            rss_bytes=sum(process.memory_info().rss for process in self._processes),
+        )
 
     def _process_faults(self) -> Iterator[str]:
         self._node.supervisor.tend()
-        if self._node.supervisor.process_id(Role.RECEIVER) != self._process_id:
+        if self._node.processes(Role.RECEIVER) != self._processes:
             yield "the receiver died"
             return
         seconds = min(echo_seconds(self._node.port) for _ in range(_ECHOES))

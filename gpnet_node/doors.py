@@ -1,0 +1,106 @@
+"""Processes in which the receiver receives: in one Python each, so that peers do not wait for one another.
+
+They are forked, which takes a hundredth of a start and shares what is loaded, while the process still has one
+thread; a fork of several would copy their locks. What they share is made before: a listening socket, memory,
+and the lock of the role, which so is held until the last of them is gone.
+"""
+
+import multiprocessing
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
+
+from gpnet_node.errors import StorageError
+from gpnet_node.lifetime import LastWords, die_with
+from gpnet_node.log import get_logger
+
+Serve = Callable[[int, Callable[[], None]], None]
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Door:
+    process: ForkProcess
+    link: Connection
+
+
+class Doors:
+    """Use it from the main thread: the kernel ties the lives of the processes to it."""
+
+    def __init__(self, count: int, serve: Serve) -> None:
+        self._doors = [self._fork(number, serve) for number in range(count)]
+
+    def _fork(self, number: int, serve: Serve) -> _Door:
+        fork = multiprocessing.get_context("fork")
+        ours, theirs = fork.Pipe()
+        process = fork.Process(
+            target=_stand, args=(number, serve, theirs, os.getpid()), name=f"door {number}"
+        )
+        with warnings.catch_warnings():  # Python counts the threads of a linear algebra library, which rest
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process.start()
+        theirs.close()
+        return _Door(process=process, link=ours)
+
+    def open(self) -> None:
+        """Let them begin, and wait until each receives. Raises StorageError if one has died."""
+        for door in self._doors:
+            door.link.send(None)
+        for door in self._doors:
+            try:
+                door.link.recv()
+            except EOFError:
+                raise _death() from None
+
+    def tend(self) -> None:
+        """See to it that all receive; call it now and then. Raises StorageError if one has died.
+
+        Then the role is to be started again: what was kept without being indexed is found in the archive.
+        """
+        if any(door.process.exitcode is not None for door in self._doors):
+            raise _death()
+
+    def close(self, *, seconds: float) -> bool:
+        """Let them drain, and end those that do not within ``seconds``; whether all drained."""
+        deadline = time.monotonic() + seconds
+        for door in self._doors:
+            door.process.terminate()
+        for door in self._doors:
+            door.process.join(max(0.0, deadline - time.monotonic()))
+        late = [door for door in self._doors if door.process.exitcode is None]
+        self.kill()
+        return not late
+
+    def kill(self) -> None:
+        """End those that still are there."""
+        for door in self._doors:
+            door.process.kill()
+            door.process.join()
+
+
+@contextmanager
+def forked(count: int, serve: Serve) -> Iterator[Doors]:
+    """Fork ``count`` processes; each calls ``serve`` with its number and a word for "I receive"."""
+    doors = Doors(count, serve)
+    try:
+        yield doors
+    finally:
+        doors.kill()
+
+
+def _stand(number: int, serve: Serve, link: Connection, parent: int) -> None:
+    """What a forked process does."""
+    die_with(parent)
+    with LastWords(f"door {number}"):
+        link.recv()
+        serve(number, lambda: link.send(None))
+
+
+def _death() -> StorageError:
+    return StorageError("a process that receives has died, and the receiver must start again")
