@@ -32,7 +32,7 @@ from gpnet_node.store.versions import same_instance
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _INSTANCE_NAME = re.compile(r"([0-9.]+)\.([0-9]+)\.dcm")
-_BUFFER_BYTES = 1 << 18
+_BUFFER_BYTES = 1 << 13  # more would be copied twice on its way to the disk
 _FOLDERS = ("instances", "results", "tmp/incoming", "tmp/stow", "tmp/results", "removals", "locks")
 
 Unfinished = Literal["incoming", "stow", "results"]  # the receiver's, the web's, the worker's
