@@ -32,6 +32,7 @@ class BoundedSocket(AssociationSocket):
             self._poll.register(watched, select.POLLIN)
         self._connection = client_socket.fileno()
         self._unread = b""
+        self._room = bytearray()  # for data, used again and again
         self._wait_at_most(assoc.acse_timeout)
         client_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -68,24 +69,27 @@ class BoundedSocket(AssociationSocket):
         if self._unread:
             start, self._unread = self._unread, b""
             return bytearray(start)
+        return bytearray(self.recv_data(nr_bytes))
+
+    def recv_data(self, nr_bytes: int) -> memoryview:
+        """Read as ``recv`` does; what is returned holds until the next call."""
         if nr_bytes > max(_MAX_NEGOTIATION_BYTES, self.assoc.acceptor.maximum_length or 0):
             raise OSError(f"a PDU of {nr_bytes} bytes is longer than was agreed")
         if self.socket is None:
             raise OSError("the connection is closed")
-        buffer = bytearray(nr_bytes)
-        view = memoryview(buffer)
+        if len(self._room) < nr_bytes:
+            self._room = bytearray(nr_bytes)
+        view = memoryview(self._room)[:nr_bytes]
         received, began = 0, time.monotonic()
         while received < nr_bytes:
             if received and time.monotonic() - began > self._patience_seconds:
                 raise TimeoutError("a PDU did not come to its end in time")
             count = self.socket.recv_into(view[received:])
             if count == 0:
-                view.release()
-                del buffer[received:]
                 break
             received += count
         self._acknowledge_at_once()
-        return buffer
+        return view[:received]
 
     def _acknowledge_at_once(self) -> None:
         """Keep the kernel from waiting 40 ms for something to send along with the acknowledgement.

@@ -1,4 +1,7 @@
-"""Encodes the answers to a query: thousands of small messages of the same form (PS3.5 7.1, PS3.8 9.3.5)."""
+"""Encodes and reads what there are thousands of: command sets, PDUs of data, the answers to a query.
+
+PS3.5 7.1, PS3.7 6.3.1, PS3.8 9.3.5.
+"""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -11,6 +14,7 @@ from gpnet_node.store.attributes import Attribute
 _CHARACTER_SET = "SpecificCharacterSet"
 _LONGEST_VALUE = 0xFFFE  # of a VR with a length of 16 bits
 _PDV_HEAD_BYTES = 6  # length, context and control header of a fragment
+_COMMAND_ELEMENT = struct.Struct("<HHL")
 _COMMAND, _LAST = 1, 2  # bits of the control header (PS3.8 E.2)
 
 
@@ -20,8 +24,23 @@ def command_set(elements: Mapping[int, str | int]) -> bytes:
     for element, value in elements.items():
         encoded = struct.pack("<H", value) if isinstance(value, int) else value.encode()
         encoded += b"\0" * (len(encoded) % 2)
-        content += struct.pack("<HHL", 0, element, len(encoded)) + encoded
+        content += _COMMAND_ELEMENT.pack(0, element, len(encoded)) + encoded
     return struct.pack("<HHLL", 0, 0, 4, len(content)) + content
+
+
+def read_command_set(encoded: bytes) -> dict[int, bytes]:
+    """Return the values of a command set by their elements. Raises ValueError for what is none."""
+    elements, position = {}, 0
+    while position < len(encoded):
+        if position + _COMMAND_ELEMENT.size > len(encoded):
+            raise ValueError("a command set that ends within an element")
+        group, element, length = _COMMAND_ELEMENT.unpack_from(encoded, position)
+        position += _COMMAND_ELEMENT.size
+        if group or position + length > len(encoded):
+            raise ValueError("a command set with what is none of its elements")
+        elements[element] = encoded[position : position + length]
+        position += length
+    return elements
 
 
 def message_pdus(context_id: int, command: bytes, data: bytes, *, longest: int) -> bytes:

@@ -10,20 +10,17 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeGuard
 
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
-from pynetdicom.dimse_primitives import C_CANCEL, C_STORE, DimseServiceType
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import C_CANCEL, DimseServiceType
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
-from pynetdicom.presentation import PresentationContext
-from pynetdicom.service_class import StorageServiceClass
-from pynetdicom.sop_class import uid_to_service_class
 
 from gpnet_node.dimse.bounded_socket import BoundedSocket
-from gpnet_node.dimse.encoding import command_set, message_pdus
+from gpnet_node.dimse.encoding import read_command_set
+from gpnet_node.dimse.store_request import Answer, StoreRequest
 from gpnet_node.intake.spool import Identifier, Spool
 from gpnet_node.log import BugLine, get_logger
 from gpnet_node.store.versions import UNREADABLE
@@ -32,40 +29,39 @@ DATA_TRANSFER = "Sta6"  # PS3.8 9.2.2
 _PATIENCE_SECONDS = 0.005  # for a release or an abort to be noticed
 _LONGEST_COMMAND = 1 << 16  # bytes; the longest of the standard's is far below
 _MOST_CANCELS = 10  # as pynetdicom keeps
-_COMMAND = 1  # bit of the control header (PS3.8 E.2)
+_COMMAND, _LAST = 1, 2  # bits of the control header (PS3.8 E.2)
 _CONNECTION_CLOSED, _INVALID_PDU = "Evt17", "Evt19"  # PS3.8 9.2.2
 _PDU_HEAD, _PDV_HEAD = struct.Struct(">BxL"), struct.Struct(">LB")  # PS3.8 9.3.5
 _P_DATA_TF = 4
-_C_STORE_RSP, _NO_DATA_SET = 0x8001, 0x0101  # PS3.7 9.3.1.2
 _PROCESSING_FAILURE = 0x0110  # PS3.7 C.5.17
-_LONGEST_COMMENT = 64  # Error Comment is an LO (PS3.7 C.1)
+
+OpenSpool = Callable[[Association, StoreRequest], Spool]
+Store = Callable[[Association, StoreRequest, Spool], Answer]
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Status of a C-STORE response, and Error Comment if any."""
+class _Storing:
+    """A request whose data set comes in."""
 
-    status: int
-    comment: str = ""
-
-
-OpenSpool = Callable[[DIMSEMessage, Association], Spool]
-Store = Callable[[Association, C_STORE, PresentationContext], Answer]
+    request: StoreRequest
+    spool: Spool
 
 
 class SpoolingDimse(DIMSEServiceProvider):
-    """Gives the data set of a C-STORE request a Spool, any other an Identifier; else pynetdicom's own.
+    """Writes the data set of a C-STORE request to a Spool, and answers at once with what ``store`` returns.
 
-    C-STORE requests are answered at once with what ``store`` returns, other messages wait for their turn.
-    What is no message ends the association. A data set that nobody takes is discarded.
+    Other messages are pynetdicom's, with their data sets in Identifiers, and wait for their turn. What is no
+    message ends the association.
     """
 
     def __init__(self, assoc: Association, open_spool: OpenSpool, store: Store) -> None:
         super().__init__(assoc)
         self._open_spool = open_spool
         self._store = store
+        self._command = b""  # as far as it has come
+        self._storing: _Storing | None = None
         self.accepted = threading.Event()  # set when the receiver knows of the association
 
     def get_msg(self, block: bool = False) -> tuple[None, None] | tuple[int, DimseServiceType]:
@@ -93,84 +89,69 @@ class SpoolingDimse(DIMSEServiceProvider):
             self.dul.event_queue.put(_INVALID_PDU)
 
     def _take(self, context_id: int, fragment: bytes | memoryview) -> None:
-        if self.message is None:
-            self.message = DIMSEMessage()
-            self.message.data_set = self._open_spool(self.message, self.assoc)
-        message = self.message
-        if fragment[0] & _COMMAND and message.command_set:
-            raise ValueError("a command set within the data set of another")
-        if message.encoded_command_set.tell() > _LONGEST_COMMAND:
-            raise ValueError("a command set without end")
-        if type(message) not in (DIMSEMessage, C_STORE_RQ) and isinstance(message.data_set, Spool):
-            message.data_set = Identifier()
-        single = P_DATA()
-        single.presentation_data_value_list.append((context_id, fragment))  # type: ignore[arg-type]
-        if message.decode_msg(single, self.assoc):
-            primitive = message.message_to_primitive()
-            self.message = None
-            self._hand_on(message.context_id or 0, primitive)
-
-    def _hand_on(self, context_id: int, message: "DimseServiceType | C_CANCEL") -> None:
-        """Answer a C-STORE request, let other messages wait for their turn, and note a C-CANCEL."""
-        context = self.assoc._accepted_cx.get(context_id)
-        if isinstance(message, C_CANCEL):
-            if len(self.cancel_req) < _MOST_CANCELS:
-                self.cancel_req[message.MessageIDBeingRespondedTo or 0] = message
-        elif context is not None and self._can_be_stored(message):
-            self._answer(message, context)
+        control = fragment[0]
+        if control & _COMMAND:
+            if self._storing or self.message:
+                raise ValueError("a command set within the data set of another")
+            self._command += bytes(fragment[1:])
+            if len(self._command) > _LONGEST_COMMAND:
+                raise ValueError("a command set without end")
+            if control & _LAST:
+                command, self._command = self._command, b""
+                self._begin(context_id, command)
+        elif self._storing:
+            self._storing.spool.write(fragment[1:])
+            if control & _LAST:
+                self._answer(self._storing)
+        elif self.message:
+            self._decode(self.message, context_id, bytes(fragment))
         else:
-            self.msg_queue.put((context_id, message))
+            raise ValueError("a data set without a command")
 
-    def _can_be_stored(self, message: "DimseServiceType | C_CANCEL") -> TypeGuard[C_STORE]:
-        return (
-            isinstance(message, C_STORE)
-            and message.MessageIDBeingRespondedTo is None
-            and message.is_valid_request
-            and issubclass(uid_to_service_class(message.AffectedSOPClassUID or ""), StorageServiceClass)
-            and self.dul.state_machine.current_state == DATA_TRANSFER
-        )
+    def _begin(self, context_id: int, command: bytes) -> None:
+        """See what a whole command asks for, and so where its data set goes."""
+        context = self.assoc._accepted_cx.get(context_id)
+        request = None
+        if context is not None and self.dul.state_machine.current_state == DATA_TRANSFER:
+            request = StoreRequest.of(read_command_set(command), context)
+        if request is None:
+            self.message = DIMSEMessage()
+            self.message.data_set = Identifier()
+            self._decode(self.message, context_id, bytes([_COMMAND | _LAST]) + command)
+            return
+        self._storing = _Storing(request, self._open_spool(self.assoc, request))
+        if not request.has_data_set:
+            self._answer(self._storing)
 
-    def _answer(self, request: C_STORE, context: PresentationContext) -> None:
+    def _decode(self, message: DIMSEMessage, context_id: int, fragment: bytes) -> None:
+        single = P_DATA()
+        single.presentation_data_value_list.append((context_id, fragment))
+        if not message.decode_msg(single, self.assoc):
+            return
+        self.message = None
+        primitive = message.message_to_primitive()
+        if not isinstance(primitive, C_CANCEL):
+            self.msg_queue.put((message.context_id or 0, primitive))
+        elif len(self.cancel_req) < _MOST_CANCELS:
+            self.cancel_req[primitive.MessageIDBeingRespondedTo or 0] = primitive
+
+    def _answer(self, storing: _Storing) -> None:
         """Answer a request. A bug in ``store`` costs this instance, and nothing else."""
         if not self.accepted.wait(self.assoc.acse_timeout):
             raise ValueError("a request before the association was accepted")
         self.dul._idle_timer.stop()  # the peer waits for us
         answer = Answer(_PROCESSING_FAILURE)
         with contextlib.suppress(SystemExit), BugLine():
-            answer = self._store(self.assoc, request, context)
+            answer = self._store(self.assoc, storing.request, storing.spool)
+        self._storing = None
         self.dul._idle_timer.restart()
-        comment = answer.comment[:_LONGEST_COMMENT]
-        command = command_set(
-            {
-                0x0002: str(request.AffectedSOPClassUID),
-                0x0100: _C_STORE_RSP,
-                0x0120: request.MessageID or 0,
-                0x0800: _NO_DATA_SET,
-                0x0900: answer.status,
-                **({0x0902: comment + " " * (len(comment) % 2)} if comment else {}),
-                0x1000: str(request.AffectedSOPInstanceUID),
-            }
-        )
         if self.dul.socket is not None:
-            pdus = message_pdus(context.context_id or 0, command, b"", longest=self.maximum_pdu_size)
-            self.dul.socket.send(pdus)
+            self.dul.socket.send(storing.request.response(answer, longest_pdu=self.maximum_pdu_size))
 
     def discard(self) -> None:
-        """Drop data sets that will never be whole, or that nobody will ask for any more."""
-        if self.message is not None and isinstance(self.message.data_set, Spool):
-            self.message.data_set.discard()
-        while True:
-            try:
-                _, message = self.msg_queue.get(block=False)
-            except queue.Empty:
-                return
-            discard_data_set(message)
-
-
-def discard_data_set(message: object) -> None:
-    """Drop the data set of a C-STORE request that was answered, or will not be."""
-    if isinstance(message, C_STORE) and isinstance(message.DataSet, Spool):
-        message.DataSet.discard()
+        """Drop the data set that will never be whole."""
+        if self._storing:
+            self._storing.spool.discard()
 
 
 def read_pdu(dul: DULServiceProvider) -> None:
@@ -188,14 +169,14 @@ def read_pdu(dul: DULServiceProvider) -> None:
             DULServiceProvider._read_pdu_data(dul)
             return
         _, length = _PDU_HEAD.unpack(head)
-        items = connection.recv(length)
+        items = connection.recv_data(length)
     except OSError:
         dul.event_queue.put(_CONNECTION_CLOSED)
         return
     if len(items) < length:
         dul.event_queue.put(_CONNECTION_CLOSED)
     else:
-        dimse.receive(_fragments(memoryview(items)))
+        dimse.receive(_fragments(items))
 
 
 def _fragments(items: memoryview) -> Iterator[tuple[int, memoryview]]:

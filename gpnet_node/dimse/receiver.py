@@ -11,14 +11,9 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from socketserver import BaseServer
-from typing import cast
 
-from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_messages import DIMSEMessage
-from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import ThreadedAssociationServer
 
 from gpnet_node.audit.trail import Traced, Trail, client
@@ -27,13 +22,14 @@ from gpnet_node.config import Configuration, PeerConfig
 from gpnet_node.dimse.admission import Admission, Rejection
 from gpnet_node.dimse.commitment import CommitmentDesk
 from gpnet_node.dimse.contexts import supported_contexts
-from gpnet_node.dimse.incoming import Answer, SpoolingDimse
+from gpnet_node.dimse.incoming import SpoolingDimse
 from gpnet_node.dimse.indexer import Association as Visited
 from gpnet_node.dimse.indexer import Indexer
 from gpnet_node.dimse.lobby import Lobby
 from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.places import Places
 from gpnet_node.dimse.query import QueryRetrieve, agreed
+from gpnet_node.dimse.store_request import Answer, StoreRequest
 from gpnet_node.dimse.transport import request_handler, server_on
 from gpnet_node.errors import MismatchedInstanceError, StorageError, UnreadableInstanceError
 from gpnet_node.intake.instance import is_safe_uid
@@ -277,29 +273,25 @@ class Receiver:
 
     # -- instances -------------------------------------------------------------------------------------------
 
-    def _open_spool(self, message: DIMSEMessage, association: Association) -> Spool:
-        return Spool(
-            self._archive,
-            lambda: _preamble(message, association),
-            max_bytes=self._node.max_instance_bytes,
-        )
+    def _open_spool(self, association: Association, request: StoreRequest) -> Spool:
+        announced = _announced(association, request)
+        return Spool(self._archive, lambda: preamble(announced), max_bytes=self._node.max_instance_bytes)
 
-    def _store(self, association: Association, request: C_STORE, context: PresentationContext) -> Answer:
+    def _store(self, association: Association, request: StoreRequest, spool: Spool) -> Answer:
         """Answer one C-STORE request. What the peer is told of our own troubles names no path."""
-        spool = cast(Spool, request.DataSet)
         with self._lock:
             visit = self._visits.get(association)
         if visit is None:  # the drain has just cut the association
             spool.discard()
             return Answer(_OUT_OF_RESOURCES, _OUR_TROUBLE)
-        if not context.as_scp:  # it was agreed on for a C-GET
+        if not request.context.as_scp:  # it was agreed on for a C-GET
             spool.discard()
             return Answer(_NOT_AUTHORISED)
         try:
-            arrival = self._keep(request, context.transfer_syntax[0], spool, visit.association)
+            arrival = self._keep(_announced(association, request), spool, visit.association)
         except (StorageError, UnreadableInstanceError, MismatchedInstanceError) as exc:
             visit.refused += 1
-            status, uid = _status_of(exc), request.AffectedSOPInstanceUID
+            status, uid = _status_of(exc), request.sop_instance_uid
             log.warning(
                 "an instance was refused",
                 status=f"0x{status:04X}",
@@ -314,39 +306,26 @@ class Receiver:
         visit.traced[arrival.new][Traced.of(arrival.header)] += 1
         return Answer(_SUCCESS)
 
-    def _keep(self, request: C_STORE, syntax: UID, spool: Spool, association: Visited) -> Arrival:
+    def _keep(self, announced: Announced, spool: Spool, association: Visited) -> Arrival:
         """Make the instance safe, and tell the index.
 
         Raises StorageError, UnreadableInstanceError or MismatchedInstanceError; then nothing is kept.
         """
         if not self._indexer.takes_more:  # what is acknowledged must become known
             raise StorageError("the index is not written at the moment, or far behind")
-        announced = Announced(
-            sop_class_uid=str(request.AffectedSOPClassUID),
-            sop_instance_uid=str(request.AffectedSOPInstanceUID),
-            transfer_syntax=syntax,
-            sender=association.calling_ae,
-        )
-        arrival = keep(
-            self._archive, spool, announced, max_bytes=self._node.max_instance_bytes, clock=self._clock
-        )
+        max_bytes = self._node.max_instance_bytes
+        arrival = keep(self._archive, spool, announced, max_bytes=max_bytes, clock=self._clock)
         self._indexer.arrived(association, arrival)
         return arrival
 
 
-def _preamble(message: DIMSEMessage, association: Association) -> bytes:
-    """Return preamble and file meta information (PS3.10 7.1) for the data set that follows.
-
-    Raises UnreadableInstanceError if the request names the instance by something that is not a UID.
-    """
-    command = message.command_set
-    announced = Announced(
-        sop_class_uid=command.get("AffectedSOPClassUID"),
-        sop_instance_uid=command.get("AffectedSOPInstanceUID"),
-        transfer_syntax=UID(association._accepted_cx[message.context_id or 0].transfer_syntax[0]),
+def _announced(association: Association, request: StoreRequest) -> Announced:
+    return Announced(
+        sop_class_uid=request.sop_class_uid,
+        sop_instance_uid=request.sop_instance_uid,
+        transfer_syntax=request.context.transfer_syntax[0],
         sender=association.requestor.ae_title.strip(),
     )
-    return preamble(announced)
 
 
 def _status_of(fault: Exception) -> int:

@@ -31,7 +31,6 @@ from gpnet_node.dimse.incoming import (
     OpenSpool,
     SpoolingDimse,
     Store,
-    discard_data_set,
     read_pdu,
 )
 from gpnet_node.dimse.lobby import Lobby
@@ -185,15 +184,12 @@ def _is_of_its_class(message: DimseServiceType) -> bool:
 def _serve_other(association: Association, message: DimseServiceType, context_id: int) -> None:
     """Do as pynetdicom does; but a request that lacks what it must have gets an abort, not silence."""
     is_request = message.MessageIDBeingRespondedTo is None
-    try:
-        if is_request and not (message.is_valid_request and _is_of_its_class(message)):
-            calling_ae = association.requestor.ae_title.strip()
-            log.warning("a request lacks what it must have", calling_ae=calling_ae)
-            association.abort()
-        else:
-            Association._serve_request(association, message, context_id)
-    finally:
-        discard_data_set(message)
+    if is_request and not (message.is_valid_request and _is_of_its_class(message)):
+        calling_ae = association.requestor.ae_title.strip()
+        log.warning("a request lacks what it must have", calling_ae=calling_ae)
+        association.abort()
+    else:
+        Association._serve_request(association, message, context_id)
 
 
 def _reason(exc: OSError | ConfigurationError) -> str:

@@ -80,7 +80,8 @@ def _parsed(file: BinaryIO, start: int, transfer_syntax: UID) -> Received:
     has_pixels = _next_group(file, order) == _PIXEL_GROUP
     if has_pixels:
         _skip_pixels(file, size=size, implicit=bool(header.original_encoding[0]), order=order)
-    _elements(file, transfer_syntax, size)  # what stands behind the pixels
+    if file.tell() < size:
+        _elements(file, transfer_syntax, size)  # what stands behind the pixels
     if file.tell() != size:
         raise _truncated()
     return Received(header=header, has_pixels=has_pixels)

@@ -27,8 +27,8 @@ class Identifier(BytesIO):
         return super().write(fragment)
 
 
-class Spool(BytesIO):
-    """Stands where pynetdicom would keep a data set in memory, and writes it to a file, byte for byte.
+class Spool:
+    """Writes a data set to a file, byte for byte.
 
     ``preamble`` returns what stands before the data set in the file; it is asked when the first fragment
     comes, for only then is it known what the data set is called. What goes wrong is kept instead of raised,
@@ -43,7 +43,6 @@ class Spool(BytesIO):
         max_bytes: int,
         kind: Unfinished = "incoming",
     ) -> None:
-        super().__init__()
         self._archive = archive
         self._preamble = preamble
         self._max_bytes = max_bytes
@@ -59,7 +58,7 @@ class Spool(BytesIO):
         """SHA-256 of the data set as it was sent."""
         return self._digest.hexdigest()
 
-    def write(self, fragment: bytes) -> int:  # type: ignore[override]  # pynetdicom writes bytes only
+    def write(self, fragment: bytes | memoryview) -> None:
         """Append a fragment of the data set."""
         self.size_bytes += len(fragment)
         if self._fault is None:
@@ -69,9 +68,8 @@ class Spool(BytesIO):
                 self._drop(exc)
             except OSError as exc:
                 self._drop(StorageError(f"archive: {exc.strerror}"))
-        return len(fragment)
 
-    def _append(self, fragment: bytes) -> None:
+    def _append(self, fragment: bytes | memoryview) -> None:
         if self.size_bytes > self._max_bytes:
             raise UnreadableInstanceError(f"the data set is longer than {self._max_bytes} bytes")
         if self._file is None:
