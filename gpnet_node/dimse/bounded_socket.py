@@ -88,10 +88,16 @@ class BoundedSocket(AssociationSocket):
             if count == 0:
                 break
             received += count
-        self._acknowledge_at_once()
         return view[:received]
 
-    def _acknowledge_at_once(self) -> None:
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is more to read already."""
+        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            return True
+        return self.socket is not None and self._connection in dict(self._poll.poll(0))
+
+    def acknowledge_at_once(self) -> None:
         """Keep the kernel from waiting 40 ms for something to send along with the acknowledgement.
 
         Peers that write a message in two pieces without TCP_NODELAY wait for it before the second. What was

@@ -77,8 +77,13 @@ class SpoolingDimse(DIMSEServiceProvider):
         """Take the next fragments of a message."""
         self.receive(primitive.presentation_data_value_list)
 
-    def receive(self, fragments: Iterable[tuple[int, bytes | memoryview]]) -> None:
-        """Take the next fragments of a message, one by one: the command says where its data set goes."""
+    @property
+    def is_storing(self) -> bool:
+        """Whether a data set comes in."""
+        return self._storing is not None
+
+    def receive(self, fragments: Iterable[tuple[int, bytes | memoryview]]) -> bool:
+        """Take the next fragments of a message, one by one; whether they were fragments of one."""
         try:
             for context_id, fragment in fragments:
                 self._take(context_id, fragment)
@@ -87,6 +92,8 @@ class SpoolingDimse(DIMSEServiceProvider):
             log.warning("what came is no message", calling_ae=calling_ae, reason=type(exc).__name__)
             self.discard()
             self.dul.event_queue.put(_INVALID_PDU)
+            return False
+        return True
 
     def _take(self, context_id: int, fragment: bytes | memoryview) -> None:
         control = fragment[0]
@@ -111,10 +118,10 @@ class SpoolingDimse(DIMSEServiceProvider):
     def _begin(self, context_id: int, command: bytes) -> None:
         """See what a whole command asks for, and so where its data set goes."""
         context = self.assoc._accepted_cx.get(context_id)
-        request = None
-        if context is not None and self.dul.state_machine.current_state == DATA_TRANSFER:
-            request = StoreRequest.of(read_command_set(command), context)
-        if request is None:
+        if context is None:
+            raise ValueError("a context that was not agreed on")
+        request = StoreRequest.of(read_command_set(command), context)
+        if request is None or self.dul.state_machine.current_state != DATA_TRANSFER:
             self.message = DIMSEMessage()
             self.message.data_set = Identifier()
             self._decode(self.message, context_id, bytes([_COMMAND | _LAST]) + command)
@@ -154,29 +161,39 @@ class SpoolingDimse(DIMSEServiceProvider):
             self._storing.spool.discard()
 
 
-def read_pdu(dul: DULServiceProvider) -> None:
-    """Read one PDU. While data are transferred they go straight to the DIMSE provider, past the queues."""
+def read_pdus(dul: DULServiceProvider) -> None:
+    """Read a PDU; while a data set comes in, the next ones too, as far as they are there.
+
+    They go straight to the DIMSE provider. What is no data goes pynetdicom's way, through its queues.
+    """
     connection, dimse = dul.socket, dul.assoc.dimse
     assert isinstance(connection, BoundedSocket)
     assert isinstance(dimse, SpoolingDimse)
     if dul.state_machine.current_state != DATA_TRANSFER:
         DULServiceProvider._read_pdu_data(dul)
         return
+    while _read_data(dul, connection, dimse) and dimse.is_storing and connection.goes_on:
+        pass
+
+
+def _read_data(dul: DULServiceProvider, connection: BoundedSocket, dimse: SpoolingDimse) -> bool:
+    """Read one PDU; whether it was data."""
     try:
         head = connection.recv(_PDU_HEAD.size)
         if len(head) < _PDU_HEAD.size or head[0] != _P_DATA_TF:
             connection.unread(bytes(head))
             DULServiceProvider._read_pdu_data(dul)
-            return
+            return False
         _, length = _PDU_HEAD.unpack(head)
         items = connection.recv_data(length)
+        connection.acknowledge_at_once()
     except OSError:
         dul.event_queue.put(_CONNECTION_CLOSED)
-        return
+        return False
     if len(items) < length:
         dul.event_queue.put(_CONNECTION_CLOSED)
-    else:
-        dimse.receive(_fragments(items))
+        return False
+    return dimse.receive(_fragments(items))
 
 
 def _fragments(items: memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -11,7 +11,7 @@ from gpnet_node.dimse.encoding import command_set, message_pdus
 
 _C_STORE_RQ, _C_STORE_RSP, _NO_DATA_SET = 0x0001, 0x8001, 0x0101
 _SOP_CLASS, _FIELD, _MESSAGE_ID, _RESPONDED_TO = 0x0002, 0x0100, 0x0110, 0x0120
-_DATA_SET_TYPE, _STATUS, _COMMENT, _SOP_INSTANCE = 0x0800, 0x0900, 0x0902, 0x1000
+_PRIORITY, _DATA_SET_TYPE, _STATUS, _COMMENT, _SOP_INSTANCE = 0x0700, 0x0800, 0x0900, 0x0902, 0x1000
 _LONGEST_COMMENT = 64  # Error Comment is an LO (PS3.7 C.1)
 
 
@@ -36,10 +36,10 @@ class StoreRequest:
     @classmethod
     def of(cls, elements: dict[int, bytes], context: PresentationContext) -> Self | None:
         """Return the request, or None where it is another, or lacks what it must have."""
-        numbers = (elements.get(it, b"") for it in (_FIELD, _MESSAGE_ID, _DATA_SET_TYPE))
-        field, message_id, kind = (int.from_bytes(it, "little") if len(it) == 2 else None for it in numbers)
+        numbers = [_number(elements.get(it, b"")) for it in (_FIELD, _MESSAGE_ID, _PRIORITY, _DATA_SET_TYPE)]
+        field, message_id, _, kind = numbers
         sop_class, instance = (_text(elements.get(it, b"")) for it in (_SOP_CLASS, _SOP_INSTANCE))
-        if field != _C_STORE_RQ or None in (message_id, kind) or not (sop_class and instance):
+        if field != _C_STORE_RQ or None in numbers or not (sop_class and instance):
             return None
         if not issubclass(uid_to_service_class(sop_class), StorageServiceClass):
             return None
@@ -65,6 +65,10 @@ class StoreRequest:
             elements[_COMMENT] = comment + " " * (len(comment) % 2)
         elements[_SOP_INSTANCE] = self.sop_instance_uid
         return message_pdus(self.context.context_id or 0, command_set(elements), b"", longest=longest_pdu)
+
+
+def _number(value: bytes) -> int | None:
+    return int.from_bytes(value, "little") if len(value) == 2 else None
 
 
 def _text(value: bytes) -> str:

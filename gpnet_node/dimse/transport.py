@@ -31,7 +31,7 @@ from gpnet_node.dimse.incoming import (
     OpenSpool,
     SpoolingDimse,
     Store,
-    read_pdu,
+    read_pdus,
 )
 from gpnet_node.dimse.lobby import Lobby
 from gpnet_node.dimse.requested import Query, Requested
@@ -230,7 +230,7 @@ def request_handler(
             bounded = BoundedSocket(association, self.request, outgoing.bell)
             association.dul.socket = bounded
             association.dul._run_loop_delay = 0  # BoundedSocket.ready waits already
-            association.dul._read_pdu_data = partial(read_pdu, association.dul)  # type: ignore[method-assign]
+            association.dul._read_pdu_data = partial(read_pdus, association.dul)  # type: ignore[method-assign]
             leave = partial(lobby.leave, self)
             run = partial(_run, association.dul, (outgoing.hang_up, leave))
             association.dul.run = run  # type: ignore[method-assign]

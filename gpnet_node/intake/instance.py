@@ -36,6 +36,14 @@ def is_safe_uid(value: object) -> bool:
     return isinstance(value, str) and len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
+def uid_of(header: pydicom.Dataset, keyword: str) -> object:
+    """Return a UID from its bytes: of every image some are asked for, and pydicom takes long to convert."""
+    element: object = header.get_item(keyword)  # None where it is not there, whatever its type says
+    if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
+        return element.value.rstrip(b"\0 ").decode("ascii", "replace")
+    return getattr(element, "value", None)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Received:
     """A whole data set: its elements before the pixels, and whether there are pixels."""
@@ -60,7 +68,7 @@ def read_received(file: BinaryIO, *, start: int, transfer_syntax: UID, max_bytes
                 received = _parsed(cast(BinaryIO, plain), 0, transfer_syntax)
         else:
             received = _parsed(file, start, transfer_syntax)
-        missing = [keyword for keyword in _REQUIRED if not is_safe_uid(received.header.get(keyword))]
+        missing = [keyword for keyword in _REQUIRED if not is_safe_uid(uid_of(received.header, keyword))]
     except UNREADABLE as exc:
         raise UnreadableInstanceError(f"the data set cannot be parsed ({type(exc).__name__})") from exc
     except OSError as exc:

@@ -29,7 +29,7 @@ from pydicom.uid import (
 )
 
 from gpnet_node.errors import MismatchedInstanceError, UnreadableInstanceError
-from gpnet_node.intake.instance import is_safe_uid, read_received
+from gpnet_node.intake.instance import is_safe_uid, read_received, uid_of
 from gpnet_node.intake.spool import Spool
 from gpnet_node.results.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gpnet_node.store.archive import Archive
@@ -126,14 +126,15 @@ def keep(
         file, start=spool.start, transfer_syntax=announced.transfer_syntax, max_bytes=max_bytes
     )
     header = received.header
-    if header.SOPInstanceUID != announced.sop_instance_uid:
+    sop_class = uid_of(header, "SOPClassUID")
+    if uid_of(header, "SOPInstanceUID") != announced.sop_instance_uid:
         raise MismatchedInstanceError("the data set's SOP Instance UID is not the request's")
-    if header.SOPClassUID != announced.sop_class_uid:
+    if sop_class != announced.sop_class_uid:
         raise MismatchedInstanceError("the data set's SOP Class UID is not the request's")
-    if header.SOPClassUID in IMAGE_CLASSES and not received.has_pixels:
+    if sop_class in IMAGE_CLASSES and not received.has_pixels:
         raise MismatchedInstanceError("the image has no pixel data")
     check(header)
-    if header.SOPClassUID == KeyObjectSelectionDocumentStorage:
+    if sop_class == KeyObjectSelectionDocumentStorage:
         header = _with_long_values(file)
     known = header_of(header)
     kept = archive.keep(file, announced.sop_instance_uid)
