@@ -5,7 +5,6 @@ which series are segmented with which model. A missing key means the default bel
 value or a name that nothing bears stops the start with file, key and line.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from ipaddress import ip_address
@@ -88,7 +87,7 @@ class NodeConfig(Section):
 
     warn_free_bytes: Annotated[int, Field(ge=0)] = 20_000_000_000  # on the archive's disk; then the log warns
     min_free_bytes: Annotated[int, Field(ge=0)] = 2_000_000_000  # then nothing more is received
-    receiving_processes: Count = Field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    receiving_processes: Count = 4  # they share the port
     max_associations: Count = 32  # in all processes together
     max_associations_per_peer: Count = 24  # the others keep the rest
     max_pdu: Annotated[int, Field(ge=4096)] = 131_072  # bytes
