@@ -5,6 +5,7 @@ thread; a fork of several would copy their locks. What they share is made before
 and the lock of the role, which so is held until the last of them is gone.
 """
 
+import gc
 import multiprocessing
 import os
 import time
@@ -97,6 +98,7 @@ def forked(count: int, serve: Serve) -> Iterator[Doors]:
 def _stand(number: int, serve: Serve, link: Connection, parent: int) -> None:
     """What a forked process does."""
     die_with(parent)
+    gc.freeze()  # what is loaded is no garbage: without it, each look for some takes a tenth of a second
     with LastWords(f"door {number}"):
         link.recv()
         serve(number, lambda: link.send(None))
