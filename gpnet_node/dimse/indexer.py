@@ -19,7 +19,7 @@ from gpnet_node.store.states import Arrival, AssociationOutcome
 
 _BATCH = 256
 _MOST_WAITING = 20_000
-_GATHER_SECONDS = 0.2
+_GATHER_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
 
 log = get_logger(__name__)
@@ -97,10 +97,12 @@ class Indexer:
                 items = self._write(items)
 
     def _next_batch(self) -> list[_Arrived | _Ended | None]:
-        """Wait for something, then a moment longer: one transaction costs as much as a hundred rows."""
+        """Wait for something, then for the end of an association, or a moment: a transaction costs as much as
+        a hundred rows.
+        """
         batch = [self._items.get()]
         until = time.monotonic() + _GATHER_SECONDS
-        while batch[-1] is not None and len(batch) < _BATCH:
+        while isinstance(batch[-1], _Arrived) and len(batch) < _BATCH:
             try:
                 batch.append(self._items.get(timeout=max(0.0, until - time.monotonic())))
             except queue.Empty:

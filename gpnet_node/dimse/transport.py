@@ -11,6 +11,7 @@ import queue
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +42,8 @@ from gpnet_node.store.versions import UNREADABLE
 
 _LOOK_SECONDS = 0.1  # for the end of the thread that sends to be noticed
 _BACKLOG = 128
+_COURTESY_SECONDS = 0.002
+_BUSIEST = 10
 _WAITING_MESSAGES = 64  # to be sent; then what comes in is looked at: a C-CANCEL, say
 
 _REQUEST_OF = {StorageServiceClass: C_STORE, VerificationServiceClass: C_ECHO}
@@ -283,5 +286,10 @@ def server_on(listener: socket.socket) -> type[ThreadedAssociationServer]:
 
         def server_activate(self) -> None:
             listener.listen(_BACKLOG)  # pynetdicom's own is 5
+
+        def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+            busy = min(len(self.active_associations), _BUSIEST)
+            time.sleep(busy * _COURTESY_SECONDS)  # so that a process with less to do is quicker
+            return super().get_request()
 
     return Server
