@@ -43,7 +43,8 @@ class BoundedSocket(AssociationSocket):
     def _wait_at_most(self, seconds: float | None) -> None:
         self._patience_seconds = math.inf if seconds is None else seconds
         if self.socket is not None:
-            self.socket.settimeout(seconds)
+            with contextlib.suppress(OSError):  # the connection may have ended meanwhile
+                self.socket.settimeout(seconds)
 
     @property
     def ready(self) -> bool:
