@@ -26,7 +26,7 @@ from gpnet_node.log import BugLine, get_logger
 from gpnet_node.store.versions import UNREADABLE
 
 DATA_TRANSFER = "Sta6"  # PS3.8 9.2.2
-_PATIENCE_SECONDS = 0.005  # for a release or an abort to be noticed
+_PATIENCE_SECONDS = 0.1  # for the end of a thread to be noticed
 _LONGEST_COMMAND = 1 << 16  # bytes; the longest of the standard's is far below
 _MOST_CANCELS = 10  # as pynetdicom keeps
 _COMMAND, _LAST = 1, 2  # bits of the control header (PS3.8 E.2)
@@ -72,6 +72,11 @@ class SpoolingDimse(DIMSEServiceProvider):
             return self.msg_queue.get(timeout=_PATIENCE_SECONDS)
         except queue.Empty:
             return None, None
+
+    def wake(self) -> None:
+        """Let who waits for a message look about: the peer wants to end the association."""
+        if not self.msg_queue.qsize():
+            self.msg_queue.put((None, None))  # as pynetdicom does at an abort
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take the next fragments of a message."""

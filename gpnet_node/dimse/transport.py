@@ -109,6 +109,8 @@ def _send_encoded(dul: DULServiceProvider) -> bool:
     What still waits when the association is no longer one to transfer data on is dropped; an event, such as
     that the connection broke, comes first.
     """
+    if dul.to_user_queue.qsize() and isinstance(dul.assoc.dimse, SpoolingDimse):
+        dul.assoc.dimse.wake()
     outgoing, found = dul.to_provider_queue, False
     while dul.event_queue.empty() and outgoing.queue and isinstance(item := outgoing.queue[0], _Encoded):
         outgoing.get(block=False)
