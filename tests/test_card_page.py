@@ -41,13 +41,14 @@ def test_the_page_names_uses_licences_conditions_and_failures(model_folder: Path
     assert all(row["licence"] in text and row["source"] in text for row in card.data)
     assert "| medial lamina: clear |" in text
     assert "A: CIT168 atlas" in text
+    assert "| interface | 0.40 (0.40-0.40), 0.40 |" in text  # the network's, not an atlas's
     assert all(f"({name}.png)" in text for name in ("failures", "dice", "curves", "real"))
     assert "- a T1: GPe left 971 mm3. To review: it is dim." in text
     assert "- a T2: no pallidum found" in text
 
 
 def _page(model_folder: Path, table: list[bars.Bar]) -> str:
-    scores = _cohort("A", NETWORK, 0.88) + _cohort("A", ATLAS, 0.68)
+    scores = _cohort("A", NETWORK, 0.88) + _cohort("A", ATLAS, 0.68, interface_mm=9.9)
     worst = [
         {
             "image": "a07", "structure": "GPi", "side": "left", "dice": 0.41, "contrast": "t1",

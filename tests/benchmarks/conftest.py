@@ -10,6 +10,8 @@ import psutil
 import pytest
 
 from tests.benchmarks.figures import Figures
+from tests.benchmarks.population import Holder, Population, holding, new_population
+from tests.peers import DcmtkStoreScp, dcmtk_storescp
 
 CORES = 2  # what the bars are given for
 _FIGURES = pytest.StashKey[Figures]()
@@ -91,6 +93,28 @@ def scratch(figures: Figures) -> Iterator[Path]:
             f"Files on {kind}" + (", WHERE fsync COSTS NOTHING." if kind in ("tmpfs", "ramfs") else ".")
         )
         yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def population(scratch: Path, scale: Scale) -> Population:
+    """What is asked for."""
+    return new_population(
+        scratch / "prototype of a query", studies=scale.studies, images=scale.images_of_study
+    )
+
+
+@pytest.fixture(scope="session")
+def third(scratch: Path) -> Iterator[DcmtkStoreScp]:
+    """Who gets what a C-MOVE sends."""
+    with dcmtk_storescp(scratch / "third", "--fork") as scp:
+        yield scp
+
+
+@pytest.fixture(scope="session")
+def holders(scratch: Path, population: Population, third: DcmtkStoreScp) -> Iterator[dict[str, Holder]]:
+    """The node and Orthanc, both with the same instances."""
+    with holding(scratch / "held", population, third.port) as holders:
+        yield holders
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from gpnet_node.model.card import ModelCard
 from gpnet_node.model.evaluation.bars import Bar
-from gpnet_node.model.evaluation.scores import FINE
+from gpnet_node.model.evaluation.scores import FINE, NETWORK
 
 PAGE_NAME = "CARD.md"
 _CONDITIONS = {
@@ -88,7 +88,7 @@ def _medians(report: Mapping[str, Any]) -> Iterator[str]:
         ((_named(key), *(_spread(of[s]["dice"]) for s in ("GPe", "GPi"))) for key, of in fine.items()),
     )
     yield from ("![Dice of each side of set A](dice.png)", "")
-    own = next((of for key, of in fine.items() if key.startswith("A: ")), None)
+    own = fine.get(f"A: {NETWORK}, {FINE}")
     if own:
         yield from ("## Distances on set A", "", "Median (quartiles), worst, mm.", "")
         yield from _table(
