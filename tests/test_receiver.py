@@ -674,6 +674,28 @@ def test_an_indexer_that_died_ends_the_role_and_meanwhile_nothing_is_acknowledge
         assert [thread for thread in threading.enumerate() if thread.name.startswith("indexer")] == []
 
 
+def test_a_bug_costs_the_instance_that_met_it_and_not_the_association(tmp_path: Path) -> None:
+    paths = mr_series(tmp_path / "sent", slices=3)
+    broken = threading.Event()
+
+    def clock() -> datetime:
+        if broken.is_set():
+            raise ZeroDivisionError
+        return datetime.now(UTC)
+
+    with receiving(tmp_path, clock=clock) as node:
+        association = associate(node.port, [(MRImageStorage, ExplicitVRLittleEndian)])
+        first = association.send_c_store(paths[0])
+        broken.set()
+        second = association.send_c_store(paths[1])
+        broken.clear()
+        third = association.send_c_store(paths[2])
+        association.release()
+
+        assert (first.Status, second.Status, third.Status) == (0x0000, 0x0110, 0x0000)
+        assert node.unfinished() == []
+
+
 def test_a_listener_that_ended_ends_the_role(node: Node) -> None:
     assert ended(node.receiver) == ""
     server = node.receiver._server
