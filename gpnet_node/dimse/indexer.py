@@ -20,6 +20,7 @@ from gpnet_node.store.states import Arrival, AssociationOutcome
 _BATCH = 256
 _MOST_WAITING = 20_000
 _GATHER_SECONDS = 0.5
+_END_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
 
 log = get_logger(__name__)
@@ -93,8 +94,8 @@ class Indexer:
             batch = self._next_batch()
             ends = batch[-1] is None
             items = [item for item in batch if item is not None]
-            while items and not self._stopped.is_set():
-                items = self._write(items)
+            while not (self._stopped.is_set() or self._write(items)):
+                self._stopped.wait(_RETRY_SECONDS)
 
     def _next_batch(self) -> list[_Arrived | _Ended | None]:
         """Wait for something, then for the end of an association, or a moment: a transaction costs as much as
@@ -102,26 +103,33 @@ class Indexer:
         """
         batch = [self._items.get()]
         until = time.monotonic() + _GATHER_SECONDS
-        while isinstance(batch[-1], _Arrived) and len(batch) < _BATCH:
+        while batch[-1] is not None and len(batch) < _BATCH:
+            if isinstance(batch[-1], _Ended):  # somebody may wait for what came on it
+                until = min(until, time.monotonic() + _END_SECONDS)
             try:
                 batch.append(self._items.get(timeout=max(0.0, until - time.monotonic())))
             except queue.Empty:
                 break
         return batch
 
-    def _write(self, items: Sequence[_Arrived | _Ended]) -> list[_Arrived | _Ended]:
-        """Write the arrivals up to the next end of an association, and that end; return what is left."""
-        ends = next((n for n, item in enumerate(items) if isinstance(item, _Ended)), len(items))
+    def _write(self, items: Sequence[_Arrived | _Ended]) -> bool:
+        """Write the arrivals, then the ends; whether the index could be written."""
         try:
-            self._record([item for item in items[:ends] if isinstance(item, _Arrived)])
-            for item in items[ends : ends + 1]:
-                if isinstance(item, _Ended) and item.association.number is not None:
-                    self._index.close_association(item.association.number, item.outcome, now=item.at)
+            self._record([item for item in items if isinstance(item, _Arrived)])
+            self._close([item for item in items if isinstance(item, _Ended)])
         except StorageError as exc:
             log.error("the index cannot be written; trying again", reason=str(exc), waiting=len(items))
-            self._stopped.wait(_RETRY_SECONDS)
-            return list(items)
-        return list(items[ends + 1 :])
+            return False
+        return True
+
+    def _close(self, items: Sequence[_Ended]) -> None:
+        ended = [
+            (item.association.number, item.outcome, item.at)
+            for item in items
+            if item.association.number is not None
+        ]
+        if ended:
+            self._index.close_associations(ended)
 
     def _record(self, items: Sequence[_Arrived]) -> None:
         for item in items:

@@ -60,9 +60,15 @@ class Index:
 
     def close_association(self, association_id: int, outcome: AssociationOutcome, *, now: datetime) -> None:
         """Note how an association ended; the first word counts."""
-        still_open = and_(associations.c.id == association_id, associations.c.closed_at.is_(None))
+        self.close_associations([(association_id, outcome, now)])
+
+    def close_associations(self, ended: Sequence[tuple[int, AssociationOutcome, datetime]]) -> None:
+        """Note how associations ended, and when, in one transaction."""
         with writing(self._engine) as connection:
-            connection.execute(update(associations).where(still_open).values(outcome=outcome, closed_at=now))
+            for association_id, outcome, at in ended:
+                still_open = and_(associations.c.id == association_id, associations.c.closed_at.is_(None))
+                change = {"outcome": outcome, "closed_at": at}
+                connection.execute(update(associations).where(still_open).values(change))
 
     def lose_open_associations(self, *, now: datetime, owners: str = "") -> int:
         """Close as lost what a dead process left open; return how many.
