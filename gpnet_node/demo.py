@@ -21,7 +21,7 @@ from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage, 
 from gpnet_node.audit.trail import open_trail
 from gpnet_node.config import SHIPPED_MODEL, Configuration, NodeConfig, PeerConfig, defaults
 from gpnet_node.dimse.sender import Verdict, send
-from gpnet_node.dimse.transport import listen
+from gpnet_node.dimse.transport import bind, new_listener
 from gpnet_node.errors import GpnetError, PeerError, StorageError
 from gpnet_node.imaging.series import read_headers, split
 from gpnet_node.imaging.volume import LabelMap, assemble
@@ -125,10 +125,11 @@ def _pacs(root: Path) -> Iterator[tuple[Index, int]]:
     node = NodeConfig(ae_title="PACS", host=LOOPBACK, port=0, archive=root)
     parts = build(Configuration(node=node, peers=(sender,), routes=()), owner="demonstration")
     receiver = build_receiver(parts)
-    listener = listen(LOOPBACK, 0)
+    listener = new_listener(LOOPBACK)
+    port = bind(listener, LOOPBACK, 0)
     receiver.start(listener)
     try:
-        yield parts.index, listener.getsockname()[1]
+        yield parts.index, port
     finally:
         receiver.drain(seconds=5)
         parts.close()

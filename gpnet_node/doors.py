@@ -1,8 +1,7 @@
 """Processes in which the receiver receives: in one Python each, so that peers do not wait for one another.
 
 They are forked, which takes a hundredth of a start and shares what is loaded, while the process still has one
-thread; a fork of several would copy their locks. What they share is made before: a listening socket, memory,
-and the lock of the role, which so is held until the last of them is gone.
+thread; a fork of several would copy their locks. What they share is made before: a socket, and memory.
 """
 
 import gc

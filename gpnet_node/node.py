@@ -29,7 +29,7 @@ from gpnet_node.dimse.indexer import Indexer
 from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.places import Places
 from gpnet_node.dimse.receiver import Receiver
-from gpnet_node.dimse.transport import listen
+from gpnet_node.dimse.transport import bind, new_listener
 from gpnet_node.doors import Doors, forked
 from gpnet_node.errors import ConfigurationError, DamagedDatabaseError, StorageError
 from gpnet_node.log import get_logger
@@ -204,12 +204,10 @@ def play(
     node = configuration.node
     archive = Archive(node.archive)
     archive.prepare()
-    with archive.lock(role), ExitStack() as ends:
-        if role is Role.RECEIVER:  # while there is one thread
-            listener = ends.enter_context(listen(node.host, node.port))
-            places = Places(configuration, processes=node.receiving_processes)
-            serve = partial(_stand_at_door, configuration, listener, places, stop)
-            doors = ends.enter_context(forked(node.receiving_processes, serve))
+    with ExitStack() as ends:
+        if role is Role.RECEIVER:  # while there is one thread, and no lock that would outlive this process
+            listener, doors = _fork_doors(configuration, stop, ends)
+        ends.enter_context(archive.lock(role))
         if is_damaged(node.database):
             raise DamagedDatabaseError(f"database {node.database} is damaged")
         parts = build(configuration, owner=_owner(role))
@@ -219,7 +217,7 @@ def play(
             log.warning("the database keeps another journal", journal=journal, reason=journal_mode()[1])
         with parts.trail.playing():
             if role is Role.RECEIVER:
-                _receive(parts, stop, on_ready, doors, listener.getsockname()[1])
+                _receive(parts, stop, on_ready, doors, bind(listener, node.host, node.port))
             elif role is Role.WORKER:
                 _work(parts, stop, on_ready, segmenters)
             elif role is Role.WEB:
@@ -233,6 +231,16 @@ def play(
 def _owner(role: Role) -> str:
     """Name this process."""
     return f"{role} {socket.gethostname()} {os.getpid()}"
+
+
+def _fork_doors(
+    configuration: Configuration, stop: threading.Event, ends: ExitStack
+) -> tuple[socket.socket, Doors]:
+    node = configuration.node
+    listener = ends.enter_context(new_listener(node.host))
+    places = Places(configuration, processes=node.receiving_processes)
+    serve = partial(_stand_at_door, configuration, listener, places, stop)
+    return listener, ends.enter_context(forked(node.receiving_processes, serve))
 
 
 def _receive(

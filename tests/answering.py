@@ -22,7 +22,7 @@ from gpnet_node.config import Configuration, NodeConfig, PeerConfig
 from gpnet_node.dimse.indexer import Indexer
 from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.receiver import Receiver
-from gpnet_node.dimse.transport import listen
+from gpnet_node.dimse.transport import bind, new_listener
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.catalogue import Catalogue
 from gpnet_node.store.index import Index
@@ -77,9 +77,9 @@ def answering(
         trail=trail,
         clock=lambda: datetime.now(UTC),
     )
-    listener = listen("127.0.0.1", 0)
+    listener = new_listener("127.0.0.1")
+    port = bind(listener, "127.0.0.1", 0)
     receiver.start(listener)
-    port = listener.getsockname()[1]
     try:
         yield Answering(
             port=port, receiver=receiver, archive=archive, catalogue=catalogue, index=index, engine=engine

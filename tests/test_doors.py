@@ -136,6 +136,15 @@ def test_the_receiver_begins_again_where_one_of_its_processes_was_killed(tmp_pat
         wait_until(lambda: len(node.parts.index.paths()) == 4, what="all four in the index")
 
 
+def test_the_role_has_its_lock_for_itself(tmp_path: Path) -> None:
+    with node_of_two(tmp_path) as node:  # one that is slow to die would keep the next receiver out
+        receiver, *processes = node.processes(Role.RECEIVER)
+        lock = node.parts.archive.root / "locks" / "receiver.lock"
+
+        assert str(lock) in [file.path for file in receiver.open_files()]
+        assert str(lock) not in [file.path for process in processes for file in process.open_files()]
+
+
 def test_no_process_that_receives_outlives_the_role(tmp_path: Path) -> None:
     with node_of_two(tmp_path) as node:
         receiver, *processes = node.processes(Role.RECEIVER)

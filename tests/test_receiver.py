@@ -40,7 +40,7 @@ from gpnet_node.config import Configuration, NodeConfig, PeerConfig
 from gpnet_node.dimse.indexer import Indexer
 from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.receiver import Receiver
-from gpnet_node.dimse.transport import listen
+from gpnet_node.dimse.transport import bind, new_listener
 from gpnet_node.errors import StorageError
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.catalogue import Catalogue
@@ -113,9 +113,9 @@ def receiving(
         trail=open_trail(configuration.node, owner="receiver test", clock=clock),
         clock=clock,
     )
-    listener = listen("127.0.0.1", 0)
+    listener = new_listener("127.0.0.1")
+    port = bind(listener, "127.0.0.1", 0)
     receiver.start(listener)
-    port = listener.getsockname()[1]
     try:
         yield Node(port=port, receiver=receiver, archive=archive, index=index, engine=engine)
     finally:

@@ -258,22 +258,28 @@ def _without_event(_: evt.Event, do: Callable[[], None]) -> None:
     do()
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that has the address; connections are refused until ``listen`` is called on it.
+def new_listener(host: str) -> socket.socket:
+    """Return a socket that has no address yet.
 
-    Processes may share it: accepting never waits, since another may have been quicker. Raises StorageError if
-    the address cannot be had.
+    Processes may share it: accepting never waits, since another may have been quicker.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError as exc:
-        listener.close()
-        raise StorageError(f"cannot listen on {host}:{port}: {exc.strerror}") from exc
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setblocking(False)
     return listener
+
+
+def bind(listener: socket.socket, host: str, port: int) -> int:
+    """Give the socket its address, and return the port; connections are refused until a server listens.
+
+    Raises StorageError if the address cannot be had.
+    """
+    try:
+        listener.bind((host, port))
+    except OSError as exc:
+        raise StorageError(f"cannot listen on {host}:{port}: {exc.strerror}") from exc
+    bound: int = listener.getsockname()[1]
+    return bound
 
 
 def server_on(listener: socket.socket) -> type[ThreadedAssociationServer]:
