@@ -44,8 +44,8 @@ _DEADLINE_SECONDS = 600.0
 _MARK = "made-by-gpnet-node-demo"
 _ENDED = {JobState.REJECTED, JobState.NEEDS_REVIEW, JobState.FAILED, JobState.PARKED, JobState.CANCELLED}
 # A slab like a good 7T T2 TSE: the contrast prior's middle, little noise, a lamina that can be seen.
-_GOOD_SCAN = Scene(contrast=Contrast.T2, visibility=Visibility.CLEAR)
-_PLAIN_SHAPE = DrawSettings(
+GOOD_SCAN = Scene(contrast=Contrast.T2, visibility=Visibility.CLEAR)
+PLAIN_SHAPE = DrawSettings(
     pallidum_mm3=(1900.0, 2000.0), gpi_share=(0.32, 0.36), border_shift_sd_mm=0.2, elastic_mm=0.4
 )
 
@@ -104,7 +104,7 @@ def draw_head(folder: Path, card: ModelCard, *, seed: int) -> tuple[Path, ...]:
     """Draw a head that never existed and write it as a classic MR series."""
     head = shape.draw(np.random.default_rng(seed))
     geometry = slab_geometry(SPACING_MM, SLICES)
-    drawn = draw_series(head, _GOOD_SCAN, geometry, card, Seeds.all(seed), _PLAIN_SHAPE)
+    drawn = draw_series(head, GOOD_SCAN, geometry, card, Seeds.all(seed), PLAIN_SHAPE)
     return write_series(drawn, folder, description="T2 TSE axial (drawn)", at=now())
 
 

@@ -10,13 +10,13 @@ import highdicom as hd
 import numpy as np
 import pytest
 
+from gpnet_node.demo import GOOD_SCAN, PLAIN_SHAPE
 from gpnet_node.eligibility import EligibilityConfig
 from gpnet_node.model.card import WEIGHTS_NAME, read_card
 from gpnet_node.model.drawing import shape
 from gpnet_node.model.drawing.drawn_series import write_series
 from gpnet_node.model.drawing.head import draw_series
 from gpnet_node.model.drawing.pose import Seeds
-from gpnet_node.model.drawing.scene import Contrast, DrawSettings, Scene, Visibility
 from gpnet_node.node import Role, SegmentersOf, gpnet_segmenters, now
 from gpnet_node.store.states import JobState
 from tests.benchmarks.conftest import Scale
@@ -34,8 +34,7 @@ SHAPE = (80, 512, 512)  # slices, rows, columns
 SPACING_MM = (1.0, 0.4, 0.4)
 QUIET_SECONDS = 5.0  # the node's default where the headers tell the number of images
 BAR_SECONDS, BAR_MB = 10.0, 3000.0
-# A slab like a good 7T T2 TSE: the contrast prior's middle, little noise, a lamina that can be seen.
-GOOD_SCAN = Scene(contrast=Contrast.T2, visibility=Visibility.CLEAR)
+SEED = 7  # of a head that needs no review
 _LIMIT_SECONDS = 300.0
 _ENDS = (JobState.REJECTED, JobState.NEEDS_REVIEW, JobState.FAILED, JobState.PARKED)
 
@@ -90,9 +89,9 @@ def test_both_objects_of_a_series_that_the_scanner_calls_complete_are_in_the_pac
     if missing:
         names = " and ".join(f"{path.parent.name}/{path.name}" for path in missing)
         pytest.fail(f"{names}: not there, so the route cannot be measured with its network")
-    head = shape.draw(np.random.default_rng(4))
+    head = shape.draw(np.random.default_rng(SEED))
     card = read_card(model_folder)
-    drawn = draw_series(head, GOOD_SCAN, slab(), card, Seeds.all(4), DrawSettings())
+    drawn = draw_series(head, GOOD_SCAN, slab(), card, Seeds.all(SEED), PLAIN_SHAPE)
 
     def write(folder: Path) -> None:
         write_series(drawn, folder, description="T2 TSE axial (drawn)", at=now())
