@@ -168,8 +168,11 @@ class Watcher:
     def _take_up(self, row: Series) -> _Look:
         with reading(self._engine) as connection:  # counted first: what comes in between drops the verdict
             rows = _rows(connection, row.uid)
-        images = _planes(self._index.instances(row.uid))
-        count = count_images(_planes(self._index.instances(row.uid, rejected_too=True)))
+        images = everything = _planes(self._index.instances(row.uid))
+        _, rejected = rows
+        if rejected:
+            everything = _planes(self._index.instances(row.uid, rejected_too=True))
+        count = count_images(everything)
         count = replace(count, rejected=count.there - len(images))
         return _Look(row=row, images=images, rows=rows, count=count)
 

@@ -34,6 +34,7 @@ class Doors:
     """Use it from the main thread: the kernel ties the lives of the processes to it."""
 
     def __init__(self, count: int, serve: Serve) -> None:
+        gc.freeze()  # what is loaded is no garbage: to look for some takes time, and copies what is shared
         self._doors = [self._fork(number, serve) for number in range(count)]
 
     def _fork(self, number: int, serve: Serve) -> _Door:
@@ -97,7 +98,6 @@ def forked(count: int, serve: Serve) -> Iterator[Doors]:
 def _stand(number: int, serve: Serve, link: Connection, parent: int) -> None:
     """What a forked process does."""
     die_with(parent)
-    gc.freeze()  # what is loaded is no garbage: without it, each look for some takes a tenth of a second
     with LastWords(f"door {number}"):
         link.recv()
         serve(number, lambda: link.send(None))

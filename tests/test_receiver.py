@@ -803,3 +803,22 @@ def test_an_association_that_was_open_before_is_told_to_come_again(full: Node, t
     assert answer.Status == 0xA700
     assert full.files() == []
     assert full.unfinished() == []
+
+
+# -- peers that write in pieces ------------------------------------------------------------------------------
+
+
+def test_a_peer_that_waits_for_each_acknowledgement_is_not_kept_waiting(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = mr_series(tmp_path / "sent", slices=100, rows=16, columns=16)
+
+    def seconds() -> float:
+        began = time.monotonic()
+        assert storescu(node.port, images).returncode == 0
+        return time.monotonic() - began
+
+    seconds()
+    waiting = seconds()
+    monkeypatch.setenv("TCP_NODELAY", "1")  # DCMTK then sends every piece at once
+    assert waiting < 2 * seconds() + 1.0  # a delayed acknowledgement of each would take 4 s more

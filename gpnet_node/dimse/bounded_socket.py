@@ -89,6 +89,7 @@ class BoundedSocket(AssociationSocket):
             if count == 0:
                 break
             received += count
+        self._acknowledge_at_once()
         return view[:received]
 
     @property
@@ -98,11 +99,11 @@ class BoundedSocket(AssociationSocket):
             return True
         return self.socket is not None and self._connection in dict(self._poll.poll(0))
 
-    def acknowledge_at_once(self) -> None:
+    def _acknowledge_at_once(self) -> None:
         """Keep the kernel from waiting 40 ms for something to send along with the acknowledgement.
 
-        Peers that write a message in two pieces without TCP_NODELAY wait for it before the second. What was
-        received counts though it cannot be done: the connection may have ended behind it.
+        Peers that write a PDU in two pieces without TCP_NODELAY, as DCMTK does by default, wait for it before
+        the second. What was received counts though it cannot be done: the connection may have ended.
         """
         if self.socket is not None and hasattr(socket, "TCP_QUICKACK"):
             with contextlib.suppress(OSError):

@@ -191,7 +191,6 @@ def _read_data(dul: DULServiceProvider, connection: BoundedSocket, dimse: Spooli
             return False
         _, length = _PDU_HEAD.unpack(head)
         items = connection.recv_data(length)
-        connection.acknowledge_at_once()
     except OSError:
         dul.event_queue.put(_CONNECTION_CLOSED)
         return False

@@ -134,10 +134,9 @@ class Index:
         if not rejected_too:
             query = query.where(~is_rejected())
         with reading(self._engine) as connection:
-            rows = connection.execute(query).mappings().all()
-        counting = {row["sop_instance_uid"]: row for row in rows}  # the last of each UID stays
-        ordered = sorted(counting.values(), key=lambda r: (r["instance_number"] or 0, r["sop_instance_uid"]))
-        return tuple(map(_instance, ordered))
+            found = map(_instance, connection.execute(query).mappings())
+            counting = {it.sop_instance_uid: it for it in found}  # the last of each UID stays
+        return tuple(sorted(counting.values(), key=lambda it: (it.instance_number or 0, it.sop_instance_uid)))
 
     def paths(self) -> frozenset[Path]:
         """Return the path of every instance in the index, relative to the archive."""

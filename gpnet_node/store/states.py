@@ -264,7 +264,7 @@ class Arrival:
     new: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Instance:
     """One version of one instance, as the index has it. ``path`` is relative to the archive."""
 
