@@ -20,7 +20,7 @@ from tests.peers import data_set_bytes
 _ECHO_SECONDS = 1.0
 _ECHOES = 3  # the best counts: others may keep the machine busy
 _SETTLE_SECONDS = 20.0  # for threads and sockets of broken associations to be gone
-_MOST_GROWTH_BYTES = 50 << 20
+_MOST_GROWTH_BYTES = 50 << 20  # of each process
 _BUGS = ("this is a bug", "died of a bug", "dies of a bug", "Exception in DUL.run()", "Traceback")
 # By whose name alone a place in a traceback is known to be ours; pynetdicom has a transport.py too.
 _OURS = {path.name for path in Path(gpnet_node.__file__).parent.rglob("*.py")} - {
@@ -78,7 +78,7 @@ class Watch:
         if not self._is_settled(now):
             before = self._before
             yield f"threads, files: {before.threads}, {before.files} -> {now.threads}, {now.files}"
-        if now.rss_bytes - self._before.rss_bytes > _MOST_GROWTH_BYTES:
+        if now.rss_bytes - self._before.rss_bytes > _MOST_GROWTH_BYTES * len(self._processes):
             yield f"memory grew by {(now.rss_bytes - self._before.rss_bytes) >> 20} MiB"
 
     def _is_settled(self, now: _Held) -> bool:
