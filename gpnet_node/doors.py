@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 
-from gpnet_node.errors import StorageError
-from gpnet_node.lifetime import LastWords, die_with
+from gpnet_node.errors import ConfigurationError, DamagedDatabaseError, StorageError
+from gpnet_node.lifetime import EXIT_CONFIGURATION, EXIT_DAMAGED, LastWords, die_with
 from gpnet_node.log import get_logger
+
+_LAST_WORDS_SECONDS = 1.0  # for one that is gone to have said why
 
 Serve = Callable[[int, Callable[[], None]], None]
 
@@ -50,22 +52,32 @@ class Doors:
         return _Door(process=process, link=ours)
 
     def open(self) -> None:
-        """Let them begin, and wait until each receives. Raises StorageError if one has died."""
-        for door in self._doors:
-            door.link.send(None)
-        for door in self._doors:
-            try:
+        """Let them begin, and wait until each receives. Raises what ``tend`` raises."""
+        try:
+            for door in self._doors:
+                door.link.send(None)
+            for door in self._doors:
                 door.link.recv()
-            except EOFError:
-                raise _death() from None
+        except (EOFError, OSError):
+            for door in self._doors:
+                door.process.join(_LAST_WORDS_SECONDS)
+            self.tend()
+            raise StorageError("a process that receives does not answer") from None
 
     def tend(self) -> None:
-        """See to it that all receive; call it now and then. Raises StorageError if one has died.
+        """See to it that all receive; call it now and then.
 
-        Then the role is to be started again: what was kept without being indexed is found in the archive.
+        Raises StorageError if one has died: then the role is to be started again, and what was kept without
+        being indexed is found in the archive. Raises ConfigurationError or DamagedDatabaseError if that would
+        not help, for the reason that its log line gives.
         """
-        if any(door.process.exitcode is not None for door in self._doors):
-            raise _death()
+        ends = [door.process.exitcode for door in self._doors if door.process.exitcode is not None]
+        if EXIT_CONFIGURATION in ends:
+            raise ConfigurationError("a process that receives cannot start")
+        if EXIT_DAMAGED in ends:
+            raise DamagedDatabaseError("a process that receives found the database damaged")
+        if ends:
+            raise StorageError("a process that receives has died, and the receiver must start again")
 
     def close(self, *, seconds: float) -> bool:
         """Let them drain, and end those that do not within ``seconds``; whether all drained."""
@@ -101,7 +113,3 @@ def _stand(number: int, serve: Serve, link: Connection, parent: int) -> None:
     with LastWords(f"door {number}"):
         link.recv()
         serve(number, lambda: link.send(None))
-
-
-def _death() -> StorageError:
-    return StorageError("a process that receives has died, and the receiver must start again")

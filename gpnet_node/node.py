@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ from gpnet_node.courier import Courier
 from gpnet_node.dimse.commitment import CommitmentDesk
 from gpnet_node.dimse.indexer import Indexer
 from gpnet_node.dimse.performed_step import PerformedSteps
-from gpnet_node.dimse.places import Places
+from gpnet_node.dimse.places import Places, new_places
 from gpnet_node.dimse.receiver import Receiver
 from gpnet_node.dimse.transport import bind, new_listener
 from gpnet_node.doors import Doors, forked
@@ -238,7 +238,7 @@ def _fork_doors(
 ) -> tuple[socket.socket, Doors]:
     node = configuration.node
     listener = ends.enter_context(new_listener(node.host))
-    places = Places(configuration, processes=node.receiving_processes)
+    places = new_places(configuration, processes=node.receiving_processes)
     serve = partial(_stand_at_door, configuration, listener, places, stop)
     return listener, ends.enter_context(forked(node.receiving_processes, serve))
 
@@ -281,25 +281,25 @@ def _receive(
 def _stand_at_door(
     configuration: Configuration,
     listener: socket.socket,
-    places: Places,
+    places: Sequence[Places],
     stop: threading.Event,
-    process: int,
+    number: int,
     ready: Callable[[], None],
 ) -> None:
     """Receive, in one of the receiver's processes."""
     parts = attach(configuration, owner=_owner(Role.RECEIVER))
     receiver = build_receiver(parts)
-    receiver.start(listener, places, process)
+    receiver.start(listener, places[number])
     ready()
+    seconds = 0.0  # after a fault: an open association would keep the process from ending
     try:
         while not stop.wait(_LOOK_SECONDS):
             receiver.tend()
-    except StorageError:
-        receiver.drain(seconds=0)  # an open association would keep the process from ending
-        raise
-    if not receiver.drain(seconds=configuration.node.drain_seconds * _SHARE_OF_DRAIN):
-        log.warning("an association did not end in time and was aborted")
-    parts.close()
+        seconds = configuration.node.drain_seconds * _SHARE_OF_DRAIN
+    finally:
+        if not receiver.drain(seconds=seconds):
+            log.warning("an association did not end in time and was aborted")
+        parts.close()
 
 
 def build_receiver(parts: Parts) -> Receiver:

@@ -15,8 +15,10 @@ from pynetdicom.association import Association
 
 from gpnet_node.config import PeerConfig
 from gpnet_node.doors import Doors, forked
-from gpnet_node.errors import StorageError
+from gpnet_node.errors import ConfigurationError, DamagedDatabaseError, GpnetError, StorageError
+from gpnet_node.lifetime import EXIT_CONFIGURATION, EXIT_DAMAGED
 from gpnet_node.node import Role
+from gpnet_node.tls_config import TlsConfig
 from tests.factories import mr_series
 from tests.nodes import RunningNode, configuration_of, running_node
 from tests.peers import listens, storescu, wait_until
@@ -46,6 +48,18 @@ def test_one_that_dies_before_it_serves_is_noticed() -> None:
         sys.exit(1)
 
     with forked(2, die) as doors, pytest.raises(StorageError, match="has died"):
+        doors.open()
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(EXIT_CONFIGURATION, ConfigurationError), (EXIT_DAMAGED, DamagedDatabaseError), (1, StorageError)],
+)
+def test_why_one_could_not_begin_is_why_the_role_cannot(status: int, error: type[GpnetError]) -> None:
+    def refuse(_: int, __: Callable[[], None]) -> None:
+        sys.exit(status)
+
+    with forked(2, refuse) as doors, pytest.raises(error):
         doors.open()
 
 
@@ -134,6 +148,14 @@ def test_the_receiver_begins_again_where_one_of_its_processes_was_killed(tmp_pat
             == 0
         )
         wait_until(lambda: len(node.parts.index.paths()) == 4, what="all four in the index")
+
+
+def test_a_certificate_that_is_none_stops_the_node_instead_of_starting_it_again(tmp_path: Path) -> None:
+    path = tmp_path / "certificate"
+    path.write_text("no PEM")
+    configuration = configuration_of(tmp_path, pacs=None, tls=TlsConfig(certificate=path, key=path, ca=path))
+    with pytest.raises(ConfigurationError, match="receiver cannot start"), running_node(configuration):
+        pass
 
 
 def test_the_role_has_its_lock_for_itself(tmp_path: Path) -> None:

@@ -151,19 +151,20 @@ class SpoolingDimse(DIMSEServiceProvider):
         """Answer a request. A bug in ``store`` costs this instance, and nothing else."""
         if not self.accepted.wait(self.assoc.acse_timeout):
             raise ValueError("a request before the association was accepted")
+        self._storing = None  # from here on the spool is store's, and nobody else's to discard
         self.dul._idle_timer.stop()  # the peer waits for us
         answer = Answer(_PROCESSING_FAILURE)
         with contextlib.suppress(SystemExit), BugLine():
             answer = self._store(self.assoc, storing.request, storing.spool)
-        self._storing = None
         self.dul._idle_timer.restart()
         if self.dul.socket is not None:
             self.dul.socket.send(storing.request.response(answer, longest_pdu=self.maximum_pdu_size))
 
     def discard(self) -> None:
         """Drop the data set that will never be whole."""
-        if self._storing:
-            self._storing.spool.discard()
+        storing = self._storing  # another thread may take it away
+        if storing:
+            storing.spool.discard()
 
 
 def read_pdus(dul: DULServiceProvider) -> None:

@@ -27,7 +27,7 @@ from gpnet_node.dimse.indexer import Association as Visited
 from gpnet_node.dimse.indexer import Indexer
 from gpnet_node.dimse.lobby import Lobby
 from gpnet_node.dimse.performed_step import PerformedSteps
-from gpnet_node.dimse.places import Places
+from gpnet_node.dimse.places import Places, new_places
 from gpnet_node.dimse.query import QueryRetrieve, agreed
 from gpnet_node.dimse.store_request import Answer, StoreRequest
 from gpnet_node.dimse.transport import request_handler, server_on
@@ -95,8 +95,7 @@ class Receiver:
         self._commitments = commitments
         self._indexer = indexer
         self._lobby = Lobby(configuration.node.max_associations)
-        self._places = Places(configuration)
-        self._process = 0
+        (self._places,) = new_places(configuration)
         self._visits: dict[Association, _Visit] = {}
         self._lock = threading.Lock()
         self._server: ThreadedAssociationServer | None = None
@@ -104,12 +103,12 @@ class Receiver:
 
     # -- life ------------------------------------------------------------------------------------------------
 
-    def start(self, listener: socket.socket, places: Places | None = None, process: int = 0) -> None:
-        """Accept connections; ``places`` are shared with other processes, of which this is one.
+    def start(self, listener: socket.socket, places: Places | None = None) -> None:
+        """Accept connections; ``places`` are given where other processes accept them too.
 
         Raises ConfigurationError for a certificate that is none.
         """
-        self._places, self._process = places or self._places, process
+        self._places = places or self._places
         if self._node.tls.enabled:
             calling(self._node.tls)  # the files are good, or the start stops here
         _config.LOG_HANDLER_LEVEL = "none"  # pynetdicom's log lines quote identifiers
@@ -246,7 +245,7 @@ class Receiver:
         """Count the associations whose threads live; the books of others are closed a little later."""
         with self._lock:
             alive = [visit for association, visit in self._visits.items() if association.is_alive()]
-            self._places.note(self._process, Counter(visit.association.calling_ae for visit in alive))
+            self._places.note(Counter(visit.association.calling_ae for visit in alive))
 
     def _on_ended(self, event: evt.Event, outcome: AssociationOutcome) -> None:
         self._end(event.assoc, outcome)

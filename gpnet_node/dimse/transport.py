@@ -11,7 +11,6 @@ import queue
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -42,8 +41,6 @@ from gpnet_node.store.versions import UNREADABLE
 
 _LOOK_SECONDS = 0.1  # for the end of the thread that sends to be noticed
 _BACKLOG = 128
-_COURTESY_SECONDS = 0.002
-_BUSIEST = 10
 _WAITING_MESSAGES = 64  # to be sent; then what comes in is looked at: a C-CANCEL, say
 
 _REQUEST_OF = {StorageServiceClass: C_STORE, VerificationServiceClass: C_ECHO}
@@ -109,8 +106,6 @@ def _send_encoded(dul: DULServiceProvider) -> bool:
     What still waits when the association is no longer one to transfer data on is dropped; an event, such as
     that the connection broke, comes first.
     """
-    if dul.to_user_queue.qsize() and isinstance(dul.assoc.dimse, SpoolingDimse):
-        dul.assoc.dimse.wake()
     outgoing, found = dul.to_provider_queue, False
     while dul.event_queue.empty() and outgoing.queue and isinstance(item := outgoing.queue[0], _Encoded):
         outgoing.get(block=False)
@@ -118,6 +113,13 @@ def _send_encoded(dul: DULServiceProvider) -> bool:
             dul.socket.send(item.pdus)
         found = True
     return found or DULServiceProvider._process_recv_primitive(dul)
+
+
+def _look(dul: DULServiceProvider, dimse: SpoolingDimse) -> bool:
+    """Look for what waits to be sent, and wake who waits for a message where the association is to end."""
+    if dul.to_user_queue.qsize():
+        dimse.wake()
+    return _send_encoded(dul)
 
 
 def _run(dul: DULServiceProvider, afterwards: Sequence[Callable[[], None]]) -> None:
@@ -236,14 +238,14 @@ def request_handler(
             association.dul.socket = bounded
             association.dul._run_loop_delay = 0  # BoundedSocket.ready waits already
             association.dul._read_pdu_data = partial(read_pdus, association.dul)  # type: ignore[method-assign]
+            association.dimse = dimse = SpoolingDimse(association, open_spool, store)
             leave = partial(lobby.leave, self)
             run = partial(_run, association.dul, (outgoing.hang_up, leave))
             association.dul.run = run  # type: ignore[method-assign]
             association.dul.to_provider_queue = outgoing  # type: ignore[assignment]
-            look = partial(_send_encoded, association.dul)
+            look = partial(_look, association.dul, dimse)
             association.dul._process_recv_primitive = look  # type: ignore[method-assign]
             association.run = partial(_run_association, association)  # type: ignore[method-assign]
-            association.dimse = dimse = SpoolingDimse(association, open_spool, store)
             serve_request = partial(_serve_request, serve, association)
             association._serve_request = serve_request  # type: ignore[method-assign]
             for introduced in (leave, bounded.introduced):
@@ -294,10 +296,5 @@ def server_on(listener: socket.socket) -> type[ThreadedAssociationServer]:
 
         def server_activate(self) -> None:
             listener.listen(_BACKLOG)  # pynetdicom's own is 5
-
-        def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-            busy = min(len(self.active_associations), _BUSIEST)
-            time.sleep(busy * _COURTESY_SECONDS)  # so that a process with less to do is quicker
-            return super().get_request()
 
     return Server

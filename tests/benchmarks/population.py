@@ -64,7 +64,7 @@ class Population:
 
 
 def new_population(folder: Path, *, studies: int, images: int) -> Population:
-    """Make what the instances differ from in UIDs and names only."""
+    """Write the image that all others are copies of, under other UIDs and names."""
     (path,) = mr_series(
         folder, slices=1, rows=16, columns=16, SOPInstanceUID=_INSTANCE, SeriesInstanceUID=_SERIES,
         StudyInstanceUID=_STUDY, PatientName=_NAME, StudyDescription="Head",
