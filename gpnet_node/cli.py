@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from gpnet_node.node import Parts
+    from gpnet_node.parts import Parts
     from gpnet_node.store.jobs import Jobs
     from gpnet_node.store.states import Job
 
@@ -124,7 +124,7 @@ def _configuration(folder: Path | None) -> Configuration:
 @contextmanager
 def _parts(folder: Path | None, *, make: bool = False) -> Iterator["Parts"]:
     """Archive and database of a node that has run; ``make``: made if need be."""
-    from gpnet_node.node import attach, build
+    from gpnet_node.parts import attach, build
 
     parts = (build if make else attach)(_configuration(folder), owner="operator")
     try:
@@ -146,7 +146,8 @@ def serve(
     """Run the node until SIGTERM or Ctrl-C; then finish what is open, for at most drain_seconds."""
     from gpnet_node import log, supervisor
     from gpnet_node.lifetime import LastWords
-    from gpnet_node.node import Role, play
+    from gpnet_node.node import play
+    from gpnet_node.parts import Role
 
     configuration = _configuration(config)
     log.configure(style=configuration.node.log_format, level=configuration.node.log_level, stream=sys.stderr)
@@ -254,7 +255,7 @@ def send(
     from gpnet_node.audit.trail import open_trail
     from gpnet_node.dimse import sender
     from gpnet_node.imaging.frames import find_files
-    from gpnet_node.node import now
+    from gpnet_node.parts import now
 
     configuration = _configuration(config)
     paths = [found for path in files for found in (find_files(path) if path.is_dir() else (path,))]
@@ -376,7 +377,7 @@ def evaluate(
     from gpnet_node import display
     from gpnet_node.model.evaluation.evaluate import evaluate_test, evaluate_validation
     from gpnet_node.model.evaluation.stages import Evaluation, processes
-    from gpnet_node.node import now
+    from gpnet_node.parts import now
 
     columns = (*Progress.get_default_columns(), TimeElapsedColumn())
     with processes() as pool, Progress(*columns, console=errors) as progress:
@@ -471,7 +472,7 @@ def reprocess(
 
 def _move(verb: str, config: Path | None, how: "Callable[[Jobs, datetime], Job]") -> None:
     from gpnet_node.audit.trail import Traced
-    from gpnet_node.node import now
+    from gpnet_node.parts import now
 
     with _parts(config) as parts:
         job = how(parts.jobs, now())
@@ -503,7 +504,7 @@ def check(
 def reindex(config: ConfigFolder = None, as_json: AsJson = False) -> None:
     """Fill the index up from the archive, which is the truth for what was received."""
     from gpnet_node import display
-    from gpnet_node.node import now
+    from gpnet_node.parts import now
     from gpnet_node.store import reindex as filling
 
     with _parts(config, make=True) as parts, Progress(console=errors, transient=True) as progress:

@@ -32,7 +32,8 @@ from gpnet_node.model.drawing.head import draw_series
 from gpnet_node.model.drawing.pose import Seeds
 from gpnet_node.model.drawing.scene import Contrast, DrawSettings, Scene, Visibility
 from gpnet_node.model.evaluation.cohort import slab_geometry
-from gpnet_node.node import build, build_receiver, now
+from gpnet_node.parts import build, now
+from gpnet_node.receiving import build_receiver
 from gpnet_node.results.measure import Measurement, measure
 from gpnet_node.store.index import Index
 from gpnet_node.store.states import JobState

@@ -1,4 +1,4 @@
-"""How a process of the node ends: with its parent, and with a line that says why."""
+"""How a process of the node lives and ends: with its parent, and with a line that says why."""
 
 import ctypes
 import os
@@ -12,6 +12,8 @@ from gpnet_node.log import get_logger
 
 EXIT_DAMAGED = 75  # EX_TEMPFAIL: a start of the whole node mends it
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h: starting again would not help
+LOOK_SECONDS = 0.5  # from one look about itself to the next
+SHARE_OF_DRAIN = 0.7  # what open associations get of the drain time; the rest is for the index
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 log = get_logger(__name__)

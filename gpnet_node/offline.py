@@ -11,7 +11,8 @@ from gpnet_node.config import Configuration, RouteConfig
 from gpnet_node.errors import ConfigurationError, NotAVolumeError, StorageError
 from gpnet_node.imaging.frames import find_files
 from gpnet_node.model.card import ModelCard
-from gpnet_node.node import SegmentersOf, gpnet_segmenters, now
+from gpnet_node.node import SegmentersOf, gpnet_segmenters
+from gpnet_node.parts import now
 from gpnet_node.result_profile import USUAL_PROFILE, ResultProfile
 from gpnet_node.results.acpc import Plan
 from gpnet_node.results.content import Background

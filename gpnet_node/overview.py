@@ -15,7 +15,7 @@ from gpnet_node.dimse.sender import echo as verify
 from gpnet_node.errors import GpnetError, PeerError, StorageError
 from gpnet_node.intake.keeping import TRANSFER_SYNTAXES
 from gpnet_node.model.card import WEIGHTS_NAME, read_card
-from gpnet_node.node import Parts, now
+from gpnet_node.parts import Parts, now
 from gpnet_node.store.database import journal_in_use, journal_mode, open_engine
 from gpnet_node.store.outbox import Debt
 from gpnet_node.store.states import Job, JobEvent, Series, SeriesEvent, SeriesState

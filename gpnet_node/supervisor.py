@@ -15,7 +15,8 @@ from gpnet_node.config import Configuration
 from gpnet_node.errors import ConfigurationError, StorageError
 from gpnet_node.lifetime import EXIT_CONFIGURATION, EXIT_DAMAGED, LastWords, die_with
 from gpnet_node.log import configure, get_logger
-from gpnet_node.node import Role, SegmentersOf, gpnet_segmenters, mend_database, play, roles_of
+from gpnet_node.node import SegmentersOf, gpnet_segmenters, mend_database, play, roles_of
+from gpnet_node.parts import Role
 
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0

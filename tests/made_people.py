@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gpnet_node.model.evaluation.cohort import TEST_PEOPLE
 from gpnet_node.model.evaluation.stages import Evaluation, Progress
-from gpnet_node.node import now
+from gpnet_node.parts import now
 from tests.anatomies import head
 
 

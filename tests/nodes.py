@@ -10,7 +10,8 @@ import psutil
 
 from gpnet_node.config import SHIPPED_MODEL, Configuration, NodeConfig, PeerConfig, RetryConfig, RouteConfig
 from gpnet_node.eligibility import ContrastRule, EligibilityConfig
-from gpnet_node.node import Parts, Role, SegmentersOf, build
+from gpnet_node.node import SegmentersOf
+from gpnet_node.parts import Parts, Role, build
 from gpnet_node.result_profile import USUAL_PROFILE, ResultProfile
 from gpnet_node.store.states import Job, JobState
 from gpnet_node.supervisor import Supervisor, supervised

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from gpnet_node.audit_config import AuditConfig
 from gpnet_node.cli import app
 from gpnet_node.config import PeerConfig
-from gpnet_node.node import Role
+from gpnet_node.parts import Role
 from gpnet_node.store.archive import instance_path
 from gpnet_node.store.states import JobState
 from gpnet_node.web_config import WebConfig

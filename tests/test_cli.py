@@ -17,7 +17,7 @@ from pydicom import dcmread
 from gpnet_node.cli import EXIT_NEEDS_REVIEW, app, run
 from gpnet_node.config import SHIPPED_MODEL, load
 from gpnet_node.model.drawing.drawn_series import write_series
-from gpnet_node.node import Parts, build, now
+from gpnet_node.parts import Parts, build, now
 from gpnet_node.store.database import BUSY_SECONDS, writing
 from gpnet_node.store.states import JobState, Outcome
 from tests.drawn import drawn_head

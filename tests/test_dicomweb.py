@@ -12,7 +12,7 @@ from PIL import Image
 from pydicom import Dataset, dcmread
 
 from gpnet_node.model.card import read_card
-from gpnet_node.node import Role
+from gpnet_node.parts import Role
 from gpnet_node.store.states import JobState
 from gpnet_node.web_config import WebConfig
 from tests.factories import enhanced_mr, mr_series

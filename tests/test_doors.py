@@ -17,7 +17,7 @@ from gpnet_node.config import PeerConfig
 from gpnet_node.doors import Doors, forked
 from gpnet_node.errors import ConfigurationError, DamagedDatabaseError, GpnetError, StorageError
 from gpnet_node.lifetime import EXIT_CONFIGURATION, EXIT_DAMAGED
-from gpnet_node.node import Role
+from gpnet_node.parts import Role
 from gpnet_node.tls_config import TlsConfig
 from tests.factories import mr_series
 from tests.nodes import RunningNode, configuration_of, running_node

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Engine
 
 from gpnet_node.errors import ConfigurationError
-from gpnet_node.node import BACKUP, Role, build, mend_database
+from gpnet_node.node import BACKUP, mend_database
+from gpnet_node.parts import Role, build
 from gpnet_node.store.backup import back_up
 from gpnet_node.store.index import Index
 from gpnet_node.store.mending import is_damaged, mend

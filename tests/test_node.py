@@ -22,7 +22,8 @@ from pynetdicom.association import Association
 from gpnet_node import pipeline
 from gpnet_node.config import SHIPPED_MODEL
 from gpnet_node.errors import ConfigurationError
-from gpnet_node.node import BACKUP, Role, gpnet_segmenters
+from gpnet_node.node import BACKUP, gpnet_segmenters
+from gpnet_node.parts import Role
 from gpnet_node.results.content import Background
 from gpnet_node.results.identifiers import JobIdentity
 from gpnet_node.store.states import JobState
@@ -177,7 +178,7 @@ def test_no_process_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None
         """
         import sys, time
         from pathlib import Path
-        from gpnet_node.node import Role
+        from gpnet_node.parts import Role
         from tests.nodes import configuration_of, running_node
         if __name__ == "__main__":
             with running_node(configuration_of(Path(sys.argv[1]))) as node:

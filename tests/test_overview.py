@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from gpnet_node.config import PeerConfig
-from gpnet_node.node import build
 from gpnet_node.overview import check, look
+from gpnet_node.parts import build
 from gpnet_node.retention_config import RetentionConfig
 from gpnet_node.web_config import WebConfig
 from tests.nodes import configuration_of

@@ -9,7 +9,7 @@ import pytest
 
 from gpnet_node.audit_config import AuditConfig
 from gpnet_node.config import Configuration
-from gpnet_node.node import Role
+from gpnet_node.parts import Role
 from gpnet_node.retention import Remover
 from gpnet_node.retention_config import RetentionConfig
 from gpnet_node.store.catalogue import Catalogue

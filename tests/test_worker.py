@@ -18,7 +18,7 @@ from gpnet_node.config import SHIPPED_MODEL
 from gpnet_node.errors import NoPallidumError
 from gpnet_node.imaging.volume import Volume
 from gpnet_node.model.segmentation import Segmentation
-from gpnet_node.node import Parts, build, now
+from gpnet_node.parts import Parts, build, now
 from gpnet_node.pipeline import Segmenter
 from gpnet_node.result_profile import ResultProfile, SegForm
 from gpnet_node.results.content import Background

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from gpnet_node.audit.trail import open_trail
 from gpnet_node.config import NodeConfig
-from gpnet_node.node import now
+from gpnet_node.parts import now
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.index import Index
 from gpnet_node.web.answers import ROOT

@@ -13,7 +13,7 @@ from typing import Any
 from pydicom import dcmread
 
 from gpnet_node.config import Configuration, PeerConfig
-from gpnet_node.node import Parts, Role
+from gpnet_node.parts import Parts, Role
 from gpnet_node.store.archive import instance_path
 from gpnet_node.store.header import header_of
 from gpnet_node.store.states import Arrival

@@ -9,7 +9,7 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian
 
-from gpnet_node.node import Role
+from gpnet_node.parts import Role
 from gpnet_node.store.states import SeriesState
 from tests.benchmarks.figures import Bar, Figure, Figures
 from tests.benchmarks.memory import peak_mb, resident_mb

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gpnet_node.node import Role
+from gpnet_node.parts import Role
 from tests.benchmarks.conftest import Scale
 from tests.benchmarks.figures import Figure, Figures, compared, take_turns
 from tests.benchmarks.scanner import Printer, child_named, send

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gpnet_node.node import Role
+from gpnet_node.parts import Role
 from gpnet_node.store.states import SeriesState
 from tests.benchmarks.conftest import Scale
 from tests.benchmarks.figures import Bar, Figure, Figures

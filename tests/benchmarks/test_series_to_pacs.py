@@ -17,7 +17,8 @@ from gpnet_node.model.drawing import shape
 from gpnet_node.model.drawing.drawn_series import write_series
 from gpnet_node.model.drawing.head import draw_series
 from gpnet_node.model.drawing.pose import Seeds
-from gpnet_node.node import Role, SegmentersOf, gpnet_segmenters, now
+from gpnet_node.node import SegmentersOf, gpnet_segmenters
+from gpnet_node.parts import Role, now
 from gpnet_node.store.states import JobState
 from tests.benchmarks.conftest import Scale
 from tests.benchmarks.figures import Bar, Figure, Figures

@@ -5,7 +5,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gpnet_node.node import Role
+from gpnet_node.parts import Role
 from gpnet_node.web_config import WebConfig
 from tests.browser.studies import Study
 from tests.nodes import configuration_of, running_node

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from gpnet_node.node import Role
+from gpnet_node.parts import Role
 from gpnet_node.store.states import JobState
 from tests.faults.disk import one_error
 from tests.faults.ledger import Scanner, lost

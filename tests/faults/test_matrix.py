@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from gpnet_node.node import Role
+from gpnet_node.parts import Role
 from gpnet_node.store.states import JOB_ARROWS, JobState
 from tests.faults.disk import fill, refuse, small_disk
 from tests.faults.ledger import Scanner, lost

@@ -13,7 +13,8 @@ from random import Random
 
 import pytest
 
-from gpnet_node.node import build, mend_database
+from gpnet_node.node import mend_database
+from gpnet_node.parts import build
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.database import reading
 from gpnet_node.store.states import AssociationOutcome, JobState, SeriesState

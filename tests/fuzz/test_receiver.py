@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from gpnet_node.config import Configuration, PeerConfig
-from gpnet_node.node import Role
+from gpnet_node.parts import Role
 from tests.fuzz.inputs import Input, Layer, framed, inputs
 from tests.fuzz.lane import HangError, Lane
 from tests.fuzz.messages import MESSAGES, get, report, store

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 import gpnet_node
-from gpnet_node.node import Role
+from gpnet_node.parts import Role
 from tests.fuzz.dataset import MARK
 from tests.fuzz.lane import echo_seconds
 from tests.nodes import RunningNode
