@@ -22,7 +22,7 @@ from gpnet_node.tls_config import TlsConfig
 from tests.factories import mr_series
 from tests.nodes import RunningNode, configuration_of, running_node
 from tests.peers import listens, storescu, wait_until
-from tests.test_receiver import associate as ask
+from tests.receiving import associate
 
 MR = [("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.1.2.1")]
 
@@ -41,14 +41,6 @@ def test_processes_that_serve_end_in_order_when_they_are_told() -> None:
         doors.tend()
 
         assert doors.close(seconds=10)
-
-
-def test_one_that_dies_before_it_serves_is_noticed() -> None:
-    def die(_: int, __: Callable[[], None]) -> None:
-        sys.exit(1)
-
-    with forked(2, die) as doors, pytest.raises(StorageError, match="has died"):
-        doors.open()
 
 
 @pytest.mark.parametrize(
@@ -113,15 +105,15 @@ def node_of_two(folder: Path, *, max_associations: int = 32, each: int = 24) -> 
 
 def test_the_limits_count_the_associations_of_all_processes(tmp_path: Path) -> None:
     with node_of_two(tmp_path, max_associations=6, each=4) as node:
-        of_scanner = [ask(node.port, MR) for _ in range(6)]
-        of_console = [ask(node.port, MR, calling="CONSOLE") for _ in range(4)]
+        of_scanner = [associate(node.port, MR) for _ in range(6)]
+        of_console = [associate(node.port, MR, calling="CONSOLE") for _ in range(4)]
 
         assert [it.is_established for it in of_scanner] == [True] * 4 + [False] * 2
         assert [it.is_established for it in of_console] == [True] * 2 + [False] * 2
         assert all(told_to_come_again(it) for it in (*of_scanner[4:], *of_console[2:]))
         for association in (*of_scanner, *of_console):
             association.abort()
-        wait_until(lambda: ask(node.port, MR).is_established, what="room again")
+        wait_until(lambda: associate(node.port, MR).is_established, what="room again")
 
 
 def told_to_come_again(association: Association) -> bool:

@@ -1,21 +1,18 @@
 """The receiver, with DCMTK and pynetdicom as scanners: who may store what, and what success means."""
 
-import random
 import shutil
 import socket
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from socketserver import BaseServer
 
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 from pydicom.uid import (
     MPEG2MPML,
     UID,
@@ -31,96 +28,15 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
-from pynetdicom import AE, _config
 from pynetdicom.association import Association
-from sqlalchemy import Engine, select
 
-from gpnet_node.audit.trail import open_trail
-from gpnet_node.config import Configuration, NodeConfig, PeerConfig
-from gpnet_node.dimse.indexer import Indexer
-from gpnet_node.dimse.performed_step import PerformedSteps
 from gpnet_node.dimse.receiver import Receiver
-from gpnet_node.dimse.transport import bind, new_listener
 from gpnet_node.errors import StorageError
-from gpnet_node.store.archive import Archive
-from gpnet_node.store.catalogue import Catalogue
-from gpnet_node.store.database import associations, open_engine, reading, upgrade
-from gpnet_node.store.index import Index
-from gpnet_node.store.states import Instance
-from gpnet_node.store.steps import Steps
 from tests.factories import mr_series, rejection_note, rewrite, uid_of
 from tests.peers import data_set_bytes, echoscu, storescu, wait_until
-from tests.stores import new_desk
+from tests.receiving import Node, associate, receiving, store
 
 SIEMENS_RAW = "1.3.12.2.1107.5.9.1"  # Siemens CSA Non-Image Storage, a private class
-
-SCANNER = PeerConfig(name="scanner", ae_title="SCANNER", may_store=True)
-CONSOLE = PeerConfig(name="console", ae_title="CONSOLE", may_store=True, accept_other_classes=True)
-PACS = PeerConfig(name="pacs", ae_title="PACS", host="127.0.0.1", port=104)
-ELSEWHERE = PeerConfig(name="elsewhere", ae_title="ELSEWHERE", may_store=True, hosts=("192.0.2.7",))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Node:
-    """A listening receiver, and the store behind it."""
-
-    port: int
-    receiver: Receiver
-    archive: Archive
-    index: Index
-    engine: Engine
-
-    def files(self) -> list[Path]:
-        return [self.archive.root / path for _, _, path in self.archive.instances()]
-
-    def outcomes(self) -> list[str]:
-        """How each association stands that an instance came on."""
-        with reading(self.engine) as connection:
-            return list(connection.scalars(select(associations.c.outcome).order_by(associations.c.id)))
-
-    def unfinished(self) -> list[Path]:
-        return list((self.archive.root / "tmp" / "incoming").iterdir())
-
-    def indexed(self, sop_instance_uid: str, *, count: int = 1) -> tuple[Instance, ...]:
-        def versions() -> tuple[Instance, ...]:
-            found = self.index.versions(sop_instance_uid)
-            return found if len(found) >= count else ()
-
-        return wait_until(versions, what=f"{count} versions in the index")
-
-
-@contextmanager
-def receiving(
-    folder: Path, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC), **settings: object
-) -> Iterator[Node]:
-    root = folder / "archive"
-    given: dict[str, object] = {"archive": root, "port": 0, "host": "127.0.0.1", **settings}
-    configuration = Configuration(
-        node=NodeConfig.model_validate(given), peers=(SCANNER, CONSOLE, PACS, ELSEWHERE)
-    )
-    archive = Archive(root, reserve_bytes=configuration.node.min_free_bytes)
-    archive.prepare()
-    engine = open_engine(configuration.node.database)
-    upgrade(engine)
-    index = Index(engine)
-    receiver = Receiver(
-        configuration=configuration,
-        archive=archive,
-        indexer=Indexer(index, owner="test"),
-        catalogue=Catalogue(engine),
-        performed_steps=PerformedSteps(Steps(engine), clock=clock),
-        commitments=new_desk(configuration, engine),
-        trail=open_trail(configuration.node, owner="receiver test", clock=clock),
-        clock=clock,
-    )
-    listener = new_listener("127.0.0.1")
-    port = bind(listener, "127.0.0.1", 0)
-    receiver.start(listener)
-    try:
-        yield Node(port=port, receiver=receiver, archive=archive, index=index, engine=engine)
-    finally:
-        receiver.drain(seconds=5)
-        engine.dispose()
 
 
 @pytest.fixture
@@ -129,46 +45,8 @@ def node(tmp_path: Path) -> Iterator[Node]:
         yield node
 
 
-def associate(
-    port: int,
-    contexts: Sequence[tuple[str, str]],
-    *,
-    calling: str = "SCANNER",
-    called: str = "GPNET",
-    host: str = "127.0.0.1",
-) -> Association:
-    """Ask for an association, from the address ``host``."""
-    _config.STORE_SEND_CHUNKED_DATASET = True  # the files' own bytes, whatever they are
-    ae = AE(ae_title=calling)
-    ae.acse_timeout = ae.dimse_timeout = 20
-    for sop_class, transfer_syntax in contexts:
-        ae.add_requested_context(UID(sop_class), [UID(transfer_syntax)])
-    return ae.associate("127.0.0.1", port, ae_title=called, bind_address=(host, 0))
-
-
-def store(port: int, *paths: Path, calling: str = "SCANNER") -> list[Dataset]:
-    """Send files on one association; the answers."""
-    metas = [dcmread(path, stop_before_pixels=True, force=True).file_meta for path in paths]
-    contexts = {(meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID): None for meta in metas}
-    association = associate(port, list(contexts), calling=calling)
-    assert association.is_established
-    answers = [association.send_c_store(path) for path in paths]
-    association.release()
-    return answers
-
-
 def ask(port: int, *, calling: str, host: str = "127.0.0.1") -> Association:
     return associate(port, [(MRImageStorage, ExplicitVRLittleEndian)], calling=calling, host=host)
-
-
-def raw_file(path: Path, data_set: bytes, *, of: Path, instance: str | None = None) -> Path:
-    """A file whose meta information is that of ``of`` and whose data set is any bytes."""
-    dataset = dcmread(of)
-    dataset.file_meta.MediaStorageSOPInstanceUID = UID(instance or dataset.SOPInstanceUID)
-    dataset.save_as(path)
-    head = path.read_bytes()
-    path.write_bytes(head[: len(head) - len(data_set_bytes(path))] + data_set)
-    return path
 
 
 # -- who may talk to us ------------------------------------------------------------------------------------
@@ -430,210 +308,6 @@ def test_several_associations_at_once_lose_nothing(node: Node, tmp_path: Path) -
     series = dcmread(paths[0]).SeriesInstanceUID
     wait_until(lambda: len(node.index.instances(series)) == 24, what="24 instances in the index")
     assert len(node.files()) == 24
-
-
-# -- bad input -----------------------------------------------------------------------------------------------
-
-
-def test_a_data_set_that_ends_too_early_is_refused_wherever_it_ends(node: Node, tmp_path: Path) -> None:
-    (path,) = mr_series(tmp_path, slices=1)
-    whole = data_set_bytes(path)
-    cuts = [len(whole) - 1, len(whole) - 200, *random.Random(1).sample(range(1, len(whole)), 20)]
-    broken = [raw_file(tmp_path / f"cut{cut}.dcm", whole[:cut], of=path) for cut in cuts]
-
-    answers = store(node.port, *broken, path)
-
-    assert {answer.Status for answer in answers[:-1]} <= {0xC000, 0xA900}
-    assert answers[-1].Status == 0x0000
-    assert all(answer.ErrorComment for answer in answers[:-1])
-    assert len(node.files()) == 1
-
-
-def test_compressed_pixels_that_end_too_early_are_refused(node: Node, tmp_path: Path) -> None:
-    (path,) = mr_series(tmp_path, slices=1, transfer_syntax=RLELossless)
-    broken = raw_file(tmp_path / "cut.dcm", data_set_bytes(path)[:-20], of=path)
-
-    (answer,) = store(node.port, broken)
-
-    assert answer.Status == 0xC000
-    assert node.files() == []
-
-
-@pytest.mark.parametrize(
-    "data_set", [b"", b"\0" * 64, b"not DICOM at all, just text", b"\xff" * 200], ids=len
-)
-def test_bytes_that_are_no_data_set_are_refused_with_a_comment(
-    node: Node, tmp_path: Path, data_set: bytes
-) -> None:
-    (path,) = mr_series(tmp_path, slices=1)
-
-    (answer,) = store(node.port, raw_file(tmp_path / "bad.dcm", data_set, of=path))
-
-    assert answer.Status == 0xC000
-    assert answer.ErrorComment
-    assert node.files() == []
-    assert node.unfinished() == []
-
-
-@pytest.mark.parametrize("uid", ["../../etc/passwd", "1.2.3/../4", "/tmp/x"])
-def test_a_uid_with_path_characters_is_refused_and_names_no_file(
-    node: Node, tmp_path: Path, uid: str
-) -> None:
-    (path,) = mr_series(tmp_path / "sent", slices=1)
-    before = {p for p in tmp_path.rglob("*") if "sent" not in p.parts}
-
-    evil = raw_file(tmp_path / "sent" / "evil.dcm", data_set_bytes(path), of=path, instance=uid)
-    (answer,) = store(node.port, evil)
-
-    after = {p for p in tmp_path.rglob("*") if "sent" not in p.parts}
-    assert answer.Status == 0xC000
-    assert "UID" in answer.ErrorComment
-    assert {p for p in after - before if "archive" not in p.parts} == set()
-    assert node.files() == []
-
-
-@pytest.mark.parametrize(
-    ("attributes", "status"),
-    [
-        ({"SeriesInstanceUID": None}, 0xC000),
-        ({"StudyInstanceUID": None}, 0xC000),
-        ({"SeriesInstanceUID": "a/b"}, 0xC000),
-    ],
-)
-def test_a_data_set_without_a_uid_that_it_needs_is_refused(
-    node: Node, tmp_path: Path, attributes: dict[str, object], status: int
-) -> None:
-    (path,) = mr_series(tmp_path, slices=1)
-
-    (answer,) = store(node.port, rewrite(path, **attributes))
-
-    assert answer.Status == status
-    assert node.files() == []
-
-
-def test_a_data_set_that_is_another_than_the_request_says_is_refused(node: Node, tmp_path: Path) -> None:
-    one, other = mr_series(tmp_path, slices=2)
-    swapped = raw_file(tmp_path / "swapped.dcm", data_set_bytes(other), of=one)
-
-    (answer,) = store(node.port, swapped)
-
-    assert answer.Status == 0xA900
-    assert node.files() == []
-
-
-def test_an_archive_that_cannot_be_written_is_out_of_resources_and_works_again_later(
-    node: Node, tmp_path: Path
-) -> None:
-    (path,) = mr_series(tmp_path / "sent", slices=1)
-    incoming = node.archive.root / "tmp" / "incoming"
-    incoming.rmdir()
-    (refused,) = store(node.port, path)
-    incoming.mkdir()
-    (kept,) = store(node.port, path)
-
-    assert (refused.Status, kept.Status) == (0xA700, 0x0000)
-    assert refused.ErrorComment == "out of resources; the node's log says why"
-    assert str(node.archive.root) not in str(refused)
-
-
-def test_an_instance_beyond_the_limit_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
-    (path,) = mr_series(tmp_path / "sent", slices=1, rows=64, columns=64)
-    with receiving(tmp_path, max_instance_bytes=4096) as node:
-        (answer,) = store(node.port, path)
-
-        assert answer.Status == 0xC000  # it will not become shorter: to send it again would not help
-        assert "longer than 4096 bytes" in answer.ErrorComment
-        assert node.unfinished() == []
-
-
-def test_a_bomb_of_deflated_zeros_is_refused(tmp_path: Path) -> None:
-    (path,) = mr_series(
-        tmp_path / "sent",
-        slices=1,
-        PixelData=b"\0" * 4_000_000,
-        transfer_syntax="1.2.840.10008.1.2.1.99",
-    )
-    with receiving(tmp_path, max_instance_bytes=100_000) as node:
-        (answer,) = store(node.port, path)
-
-        assert answer.Status == 0xC000
-        assert node.files() == []
-
-
-def test_what_was_half_sent_when_the_sender_aborted_leaves_nothing(node: Node, tmp_path: Path) -> None:
-    whole, half = mr_series(tmp_path, slices=2, rows=256, columns=256)
-    association = associate(node.port, [(MRImageStorage, ExplicitVRLittleEndian)])
-    association.send_c_store(whole)
-    fragment = struct.pack(">IBB", 1026, association.accepted_contexts[0].context_id, 0) + b"\0" * 1024
-    send_command(association, half)
-    send_pdu(association, fragment)
-    wait_until(node.unfinished, what="the half instance in the archive")
-    association.abort()
-
-    wait_until(lambda: not node.unfinished(), what="the half instance gone")
-    assert len(node.files()) == 1
-    assert echoscu(node.port).returncode == 0
-
-
-def test_a_pdu_longer_than_agreed_ends_the_connection_and_not_the_node(node: Node) -> None:
-    with socket.create_connection(("127.0.0.1", node.port), timeout=10) as connection:
-        connection.sendall(struct.pack(">BBL", 1, 0, 0x7FFFFFFF) + b"\0" * 1000)
-        with suppress(ConnectionResetError):
-            assert connection.recv(1) == b""
-
-    assert echoscu(node.port).returncode == 0
-
-
-def test_a_sender_that_falls_silent_within_a_pdu_is_let_go(tmp_path: Path) -> None:
-    with receiving(tmp_path, acse_timeout_seconds=0.5) as node:
-        with socket.create_connection(("127.0.0.1", node.port), timeout=10) as connection:
-            connection.sendall(struct.pack(">BBL", 1, 0, 300) + b"\0" * 10)
-            with suppress(ConnectionResetError):
-                assert connection.recv(1) == b""
-
-        assert echoscu(node.port).returncode == 0
-
-
-def test_a_sender_whose_pdu_comes_in_drops_is_let_go(tmp_path: Path) -> None:
-    with receiving(tmp_path, acse_timeout_seconds=1) as node:
-        with socket.create_connection(("127.0.0.1", node.port), timeout=10) as connection:
-            connection.sendall(struct.pack(">BBL", 1, 0, 300))
-            began = time.monotonic()
-            with suppress(ConnectionError):
-                while time.monotonic() - began < 10:
-                    connection.sendall(b"\0")
-                    time.sleep(0.2)
-
-            assert time.monotonic() - began < 5
-        assert echoscu(node.port).returncode == 0
-
-
-def send_command(association: Association, path: Path) -> None:
-    """Send only the command of a C-STORE request, by hand."""
-    meta = dcmread(path).file_meta
-    elements = [
-        (0x0002, _even(meta.MediaStorageSOPClassUID)),
-        (0x0100, struct.pack("<H", 1)),
-        (0x0110, struct.pack("<H", 1)),
-        (0x0700, struct.pack("<H", 0)),
-        (0x0800, struct.pack("<H", 1)),
-        (0x1000, _even(meta.MediaStorageSOPInstanceUID)),
-    ]
-    body = b"".join(struct.pack("<HHL", 0, element, len(value)) + value for element, value in elements)
-    body = struct.pack("<HHLL", 0, 0, 4, len(body)) + body
-    context_id = association.accepted_contexts[0].context_id
-    send_pdu(association, struct.pack(">IBB", len(body) + 2, context_id, 3) + body)
-
-
-def send_pdu(association: Association, item: bytes) -> None:
-    transport = association.dul.socket
-    assert transport is not None
-    transport.send(struct.pack(">BBL", 4, 0, len(item)) + item)
-
-
-def _even(uid: str) -> bytes:
-    value = uid.encode()
-    return value + b"\0" * (len(value) % 2)
 
 
 # -- the index -----------------------------------------------------------------------------------------------

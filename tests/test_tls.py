@@ -16,8 +16,8 @@ from gpnet_node.tls_config import TlsConfig
 from tests.certificates import certificate
 from tests.factories import mr_series
 from tests.peers import dcmtk_storescp, echoscu, storescu
+from tests.receiving import Node, receiving
 from tests.stores import silent_trail
-from tests.test_receiver import Node, receiving
 
 
 @dataclass(frozen=True, kw_only=True)
