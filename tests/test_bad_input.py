@@ -1,5 +1,6 @@
 """What a sender may do wrong, and what it is told: over real sockets, with DCMTK and pynetdicom."""
 
+import gc
 import random
 import socket
 import struct
@@ -210,6 +211,29 @@ def test_a_sender_whose_pdu_comes_in_drops_is_let_go(tmp_path: Path) -> None:
 
             assert time.monotonic() - began < 5
         assert echoscu(node.port).returncode == 0
+
+
+def test_a_connection_that_the_peer_reset_is_closed_at_once_and_not_some_day(node: Node) -> None:
+    gc.disable()  # it would close what is forgotten
+    try:
+        before = open_sockets()
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", node.port), timeout=10) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.sendall(struct.pack(">BBL", 1, 0, 300))
+        assert echoscu(node.port).returncode == 0
+
+        wait_until(lambda: open_sockets() <= before, what="no more open sockets than before")
+    finally:
+        gc.enable()
+
+
+def open_sockets() -> int:
+    count = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            count += str(descriptor.readlink()).startswith("socket:")
+    return count
 
 
 def send_command(association: Association, path: Path) -> None:

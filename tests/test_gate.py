@@ -16,6 +16,7 @@ from tests.factories import CORONAL, enhanced_mr, mr_series, uid_of
 
 # A slab that the default route takes: 7T T2 TSE, 0.4 x 0.4 x 1 mm.
 SLAB: dict[str, Any] = {"slices": 24, "rows": 260, "columns": 260}
+SPIN_ECHO = ContrastRule(name="se", scanning_sequence=("SE",))
 
 
 def route(name: str = "gpnet", **eligible: Any) -> RouteConfig:  # noqa: ANN401
@@ -177,6 +178,16 @@ def test_a_description_that_matches_no_rule_is_not_repeated_in_the_reason(tmp_pa
 
     assert "matches 'swi'" in found.reasons[0]
     assert "Miller" not in found.reasons[0]
+
+
+@pytest.mark.parametrize("keyword", ["Modality", "ScanningSequence"])
+def test_a_text_that_is_no_code_is_not_repeated_in_the_reason(tmp_path: Path, keyword: str) -> None:
+    header: dict[str, Any] = {keyword: "Jansen Piet"}
+
+    found = decision(mr_series(tmp_path, **SLAB, **header), route(contrast=(SPIN_ECHO,)))
+
+    assert any("(no code)" in reason for reason in found.reasons)
+    assert "Jansen" not in " ".join(found.reasons)
 
 
 def test_lossy_images_are_taken_with_a_note_or_refused_as_the_route_says(tmp_path: Path) -> None:

@@ -172,6 +172,23 @@ def test_two_series_in_one_folder_are_refused_with_both_uids(tmp_path: Path) -> 
         choose(split(read_headers(paths)))
 
 
+def test_a_kind_of_image_that_is_no_code_is_not_repeated(tmp_path: Path) -> None:
+    paths = [
+        path
+        for name in ("Jansen", "Piet")
+        for path in mr_series(
+            tmp_path / name, series="1", ImageType=["ORIGINAL", "PRIMARY", name], StackID=name
+        )
+    ]
+
+    with pytest.raises(NotAVolumeError, match="of equal rank") as refused:
+        choose(split(read_headers(paths)))
+
+    assert "image type (no code)" in str(refused.value)
+    assert "stack (no code)" in str(refused.value)
+    assert not {"Jansen", "Piet"} & set(str(refused.value).replace(",", " ").split())
+
+
 def test_nothing_to_choose_from_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotAVolumeError, match="no image"):
         choose(split(read_headers([])))

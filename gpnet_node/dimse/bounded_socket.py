@@ -61,6 +61,12 @@ class BoundedSocket(AssociationSocket):
             self._bell.recv(_RINGS)
         return self._connection in heard
 
+    def _shutdown_socket(self) -> None:
+        """Close it, also where the peer was quicker: pynetdicom then leaves it to the garbage collector."""
+        super()._shutdown_socket()
+        if self.socket is not None:
+            self.socket.close()
+
     def unread(self, start: bytes) -> None:
         """Put back what was just read: it is read again, first and by itself."""
         self._unread = start

@@ -8,7 +8,7 @@ from gpnet_node.config import RouteConfig
 from gpnet_node.eligibility import ContrastRule, EligibilityConfig
 from gpnet_node.errors import NotAVolumeError
 from gpnet_node.imaging.frames import Frame
-from gpnet_node.imaging.kinds import component, distortion_correction, scanning_sequences
+from gpnet_node.imaging.kinds import component, distortion_correction, scanning_sequences, told
 from gpnet_node.imaging.series import SortedStack, Stack, refuse_mixed_grids, sort, suitability
 
 # Everything this node writes bears this Manufacturer (or this contributing equipment): never our own input.
@@ -130,9 +130,10 @@ def notes_on(stack: Stack) -> Iterator[str]:
 def _faults_of_kind(stack: Stack, eligible: EligibilityConfig) -> Iterator[str]:
     """What the kind of image speaks against; one frame speaks for its stack."""
     frame = stack.frames[0]
-    modality = frame.text("Modality") or "not stated"
+    modality = frame.text("Modality") or ""
     if modality not in eligible.modalities:
-        yield f"Modality is {modality}; the route takes {', '.join(eligible.modalities)}."
+        taken = ", ".join(eligible.modalities)
+        yield f"Modality is {told(modality) or 'not stated'}; the route takes {taken}."
     if _is_own(frame):
         yield f"It was written by {OWN_MANUFACTURER} itself."
     for image_type in {frame.texts("ImageType")[:2], frame.image_type[:2]}:
@@ -164,7 +165,7 @@ def _mismatches(frame: Frame, rule: ContrastRule) -> Iterator[str]:
     if rule.repetition_time_ms is not None:
         yield from _outside("repetition time", frame.number("RepetitionTime"), rule.repetition_time_ms, "ms")
     sequences = scanning_sequences(frame)
-    found = "\\".join(sequences) or "not stated"
+    found = told("\\".join(sequences)) or "not stated"
     if rule.scanning_sequence and not set(sequences) & set(rule.scanning_sequence):
         yield f"scanning sequence is {found}; the rule asks for {' or '.join(rule.scanning_sequence)}."
     excluded = sorted(set(sequences) & set(rule.excluded_scanning_sequence))

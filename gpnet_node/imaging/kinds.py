@@ -1,5 +1,6 @@
 """What kind of image a frame is, in the words of the standard and of the vendors that do not use them."""
 
+import re
 from collections.abc import Callable
 
 from gpnet_node.imaging.attributes import (
@@ -16,6 +17,8 @@ Trait = Callable[[Frame], float | str | None]
 
 GE_COMPONENTS = {0: "MAGNITUDE", 1: "PHASE", 2: "REAL", 3: "IMAGINARY"}  # Raw Data Type
 
+_CODES = re.compile(r"[A-Z0-9_ .\\+-]*|[0-9.e+-]*|nan|inf")
+
 # Values 3 and later of Image Type: Siemens and Philips write letters, others the words.
 WORDS = {
     "M": "MAGNITUDE",
@@ -29,6 +32,14 @@ WORDS = {
     "FIELD_MAP": "OTHER",
     "B0 MAP": "OTHER",
 }
+
+
+def told(text: str) -> str:
+    """Return a text of the header as a sentence may quote it: codes and numbers, but no words of anybody's.
+
+    A code string has capitals, digits, blanks and underscores (PS3.5 6.2, CS); what is none may be a name.
+    """
+    return text if _CODES.fullmatch(text) else "(no code)"
 
 
 def component(frame: Frame) -> str:

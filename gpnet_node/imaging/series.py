@@ -17,7 +17,7 @@ from gpnet_node.imaging.grid import (
     places,
     same_grid,
 )
-from gpnet_node.imaging.kinds import acquisition_traits, component, repetition_traits
+from gpnet_node.imaging.kinds import acquisition_traits, component, repetition_traits, told
 from gpnet_node.imaging.pixels import Limits
 
 __all__ = [
@@ -55,7 +55,7 @@ class Stack:
     def describe(self) -> str:
         """Say in one phrase what it holds, without naming the patient."""
         first = self.frames[0]
-        traits = "".join(f", {name} {value}" for name, value in self.traits)
+        traits = "".join(f", {name} {told(value)}" for name, value in self.traits)
         return f"{len(self.frames)} images of {first.rows} x {first.columns}{traits}"
 
 
