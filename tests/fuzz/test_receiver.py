@@ -109,9 +109,11 @@ def warm_up() -> list[Input]:
 def watched(folder: Path, said: Callable[[], str]) -> Iterator[tuple[int, Watch]]:
     """A node that has warmed up."""
     with running_node(configuration(folder), Role.RECEIVER) as node:
+        watch = Watch(node, said)
         played = play(node.port, warm_up(), seed="warm-up", patient=False)
         assert not played.faults
-        yield node.port, Watch(node, said)
+        watch.warmed_up()
+        yield node.port, watch
 
 
 def fuzz(count: int, folder: Path, said: Callable[[], str], tell: Callable[[str], None]) -> Counter[str]:

@@ -31,22 +31,29 @@ _OURS = {path.name for path in Path(gpnet_node.__file__).parent.rglob("*.py")} -
 
 @dataclass(frozen=True, kw_only=True)
 class _Held:
-    """What the receiver's processes hold."""
+    """What the receiver's processes hold, besides memory."""
 
     threads: int
     files: int
-    rss_bytes: int
 
 
 class Watch:
-    """Watches the receiver of a node; ``said`` returns what it has logged since it was last asked."""
+    """Watches the receiver of a node that nobody has spoken to yet.
+
+    ``said`` returns what it has logged since it was last asked.
+    """
 
     def __init__(self, node: RunningNode, said: Callable[[], str]) -> None:
         self._node = node
         self._said = said
         self._processes = node.processes(Role.RECEIVER)
         self._before = self._held()
+        self._rss_before = self._rss_bytes()
         self._kept = 0
+
+    def warmed_up(self) -> None:
+        """The node has loaded what it needs; its memory is to stay as it is now."""
+        self._rss_before = self._rss_bytes()
 
     def faults(self, kept: Mapping[str, bytes]) -> list[str]:
         """Return a sentence for each thing that does not hold, after all connections are closed."""
@@ -54,15 +61,17 @@ class Watch:
 
     def summary(self) -> str:
         """Say what this node has kept, and by how much its memory has grown."""
-        grown = (self._held().rss_bytes - self._before.rss_bytes) / (1 << 20)
+        grown = (self._rss_bytes() - self._rss_before) / (1 << 20)
         return f"this node keeps {self._kept} instances and has grown by {grown:.1f} MiB"
 
     def _held(self) -> _Held:
         return _Held(
             threads=sum(process.num_threads() for process in self._processes),
             files=sum(_files(process) for process in self._processes),
-            rss_bytes=sum(process.memory_info().rss for process in self._processes),
         )
+
+    def _rss_bytes(self) -> int:
+        return sum(process.memory_info().rss for process in self._processes)
 
     def _process_faults(self) -> Iterator[str]:
         self._node.supervisor.tend()
@@ -78,8 +87,9 @@ class Watch:
         if not self._is_settled(now):
             before = self._before
             yield f"threads, files: {before.threads}, {before.files} -> {now.threads}, {now.files}"
-        if now.rss_bytes - self._before.rss_bytes > _MOST_GROWTH_BYTES * len(self._processes):
-            yield f"memory grew by {(now.rss_bytes - self._before.rss_bytes) >> 20} MiB"
+        grown = self._rss_bytes() - self._rss_before
+        if grown > _MOST_GROWTH_BYTES * len(self._processes):
+            yield f"memory grew by {grown >> 20} MiB"
 
     def _is_settled(self, now: _Held) -> bool:
         return now.threads <= self._before.threads and now.files <= self._before.files
