@@ -4,6 +4,7 @@ import gc
 import random
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -226,6 +227,15 @@ def test_a_connection_that_the_peer_reset_is_closed_at_once_and_not_some_day(nod
         wait_until(lambda: open_sockets() <= before, what="no more open sockets than before")
     finally:
         gc.enable()
+
+
+def test_connections_that_end_before_they_ask_for_anything_leave_no_thread(node: Node) -> None:
+    before = threading.active_count()
+    for _ in range(20):
+        socket.create_connection(("127.0.0.1", node.port), timeout=10).close()
+    assert echoscu(node.port).returncode == 0
+
+    wait_until(lambda: threading.active_count() <= before, what="no more threads", seconds=10)  # of the 30
 
 
 def open_sockets() -> int:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from pynetdicom import evt
 from pynetdicom.association import Association
@@ -240,7 +241,9 @@ def request_handler(
             association.dul._read_pdu_data = partial(read_pdus, association.dul)  # type: ignore[method-assign]
             association.dimse = dimse = SpoolingDimse(association, open_spool, store)
             leave = partial(lobby.leave, self)
-            run = partial(_run, association.dul, (outgoing.hang_up, leave))
+            requests: queue.Queue[Any] = association.dul.to_user_queue
+            give_up = partial(requests.put, None)  # for who still waits for one
+            run = partial(_run, association.dul, (outgoing.hang_up, leave, give_up))
             association.dul.run = run  # type: ignore[method-assign]
             association.dul.to_provider_queue = outgoing  # type: ignore[assignment]
             look = partial(_look, association.dul, dimse)
