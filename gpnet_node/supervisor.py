@@ -22,6 +22,7 @@ _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 _SOUND_SECONDS = 60.0  # a role that ran for so long is not blamed for its earlier deaths
 _POLL_SECONDS = 0.2
+_NICENESS = {Role.WORKER: 10}  # who computes lets go first who is waited for
 
 log = get_logger(__name__)
 
@@ -180,6 +181,7 @@ def _live(
 ) -> None:
     """What a child process does."""
     die_with(parent)
+    os.nice(_NICENESS.get(role, 0))
     configure(style=configuration.node.log_format, level=configuration.node.log_level, stream=sys.stderr)
     with LastWords(role):
         play(role, configuration, on_ready=ready.send, segmenters=segmenters)

@@ -13,9 +13,6 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import MRImageStorage
-from pynetdicom import AE, _config
-from pynetdicom.association import Association
 
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.states import JobState
@@ -24,6 +21,7 @@ from tests.factories import rewrite
 from tests.nodes import RunningNode, configuration_of, running_node
 from tests.pallida import draw_head
 from tests.peers import Orthanc, data_set_bytes, orthanc, wait_until
+from tests.soak.sender import Sender
 
 ASSOCIATIONS = 20
 BYTES_A_SECOND = 200e9 / 86_400
@@ -90,26 +88,14 @@ class Printer:
         return sorted(folder.iterdir())
 
 
-def associate(port: int) -> Association:
-    ae = AE(ae_title="SCANNER")
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 60
-    ae.add_requested_context(MRImageStorage)
-    association = ae.associate("127.0.0.1", port, ae_title="GPNET")
-    assert association.is_established
-    return association
-
-
 def send(port: int, paths: Sequence[Path], ledger: Ledger, *, pause_seconds: float = 0) -> None:
     """Send a series on one association, an image after each pause, and note what was answered."""
-    association = associate(port)
+    association = Sender(port)
     due = time.monotonic()
     for path in paths:
         time.sleep(max(0.0, due - time.monotonic()))
         due += pause_seconds
-        began = time.perf_counter()
-        status = association.send_c_store(path)
-        took = time.perf_counter() - began
-        assert status.Status == 0x0000
+        took = association.store(path)
         uid = str(dcmread(path, stop_before_pixels=True).SOPInstanceUID)
         ledger.acknowledged[uid] = hashlib.sha256(data_set_bytes(path)).hexdigest()
         ledger.seconds.append(took)
@@ -142,7 +128,6 @@ def keep_busy(node: RunningNode, printer: Printer, load: Load) -> Ledger:
 
 def soaked(folder: Path, load: Load) -> tuple[Ledger, Ledger]:
     """Load a whole node; what was noted without load and under it. Everything is here, and delivered."""
-    _config.STORE_SEND_CHUNKED_DATASET = True
     printer = Printer(folder, load)
     with orthanc(folder / "orthanc") as pacs:
         configuration = configuration_of(folder, pacs=pacs.dicom_port, log_level="warning")
