@@ -5,10 +5,8 @@ pynetdicom's own sender looks about a thousand times a second; twenty of it meas
 
 import struct
 import time
-from pathlib import Path
 
-from pydicom import dcmread
-from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from tests.fuzz.connection import Connection
 from tests.fuzz.messages import C_STORE, RESPONSE
@@ -29,7 +27,6 @@ from tests.fuzz.pdu import (
     request_items,
     with_group_length,
 )
-from tests.peers import data_set_bytes
 
 _LIMIT_SECONDS = 60.0
 _FRAGMENT_BYTES = 16378  # fills the smallest PDU that receivers offer by default
@@ -46,9 +43,8 @@ class Sender:
         kind, _ = self._received()
         assert kind == ASSOCIATE_AC
 
-    def store(self, path: Path) -> float:
+    def store(self, uid: str, data_set: bytes) -> float:
         """Send an image that must be taken; the seconds from its first byte to the answer."""
-        uid, data_set = dcmread(path, stop_before_pixels=True).SOPInstanceUID, data_set_bytes(path)
         message = _command(uid) + _data(data_set)
         began = time.perf_counter()
         self._connection.send(message)
@@ -73,7 +69,7 @@ class Sender:
         return came
 
 
-def _command(uid: UID) -> bytes:
+def _command(uid: str) -> bytes:
     elements = [
         element(0x0002, MRImageStorage),
         element(0x0100, C_STORE),

@@ -1,18 +1,15 @@
 """Twenty associations at once, at the pace of 200 GB a day, while results are written and delivered."""
 
 import hashlib
-import itertools
 import os
 import statistics
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
 
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.states import JobState
@@ -66,55 +63,51 @@ class Ledger:
 
 
 class Printer:
-    """Writes one drawn series again and again, with UIDs of its own each time."""
+    """Makes one drawn series again and again, with UIDs of its own each time.
+
+    It stays in memory: what a scanner has on its own disk is nothing to ours.
+    """
 
     def __init__(self, folder: Path, load: Load) -> None:
         shape, spacing_mm = (SLICES, load.rows, load.columns), (1.5, load.spacing_mm, load.spacing_mm)
-        head = draw_head(folder / "head", shape=shape, spacing_mm=spacing_mm)
+        head = draw_head(folder, shape=shape, spacing_mm=spacing_mm)
         self._series = new_uid()
         self._instances = [new_uid() for _ in head.paths]
         for path, instance in zip(head.paths, self._instances, strict=True):
             rewrite(path, SeriesInstanceUID=self._series, SOPInstanceUID=instance)
-        self._contents = [path.read_bytes() for path in head.paths]
-        self._folder = folder
+        self._data_sets = [data_set_bytes(path) for path in head.paths]
 
-    def series(self, name: str) -> list[Path]:
-        """Write one more series."""
-        folder, uid = self._folder / name, new_uid().encode()
-        folder.mkdir()
-        for number, (content, instance) in enumerate(zip(self._contents, self._instances, strict=True)):
-            own = content.replace(self._series.encode(), uid).replace(instance.encode(), new_uid().encode())
-            (folder / f"{number}.dcm").write_bytes(own)
-        return sorted(folder.iterdir())
+    def series(self) -> Iterator[tuple[str, bytes]]:
+        """UID and data set of each image of one more series."""
+        series = new_uid().encode()
+        for data_set, instance in zip(self._data_sets, self._instances, strict=True):
+            uid = new_uid()
+            own = data_set.replace(self._series.encode(), series).replace(instance.encode(), uid.encode())
+            yield uid, own
 
 
-def send(port: int, paths: Sequence[Path], ledger: Ledger, *, pause_seconds: float = 0) -> None:
+def send(port: int, images: Iterable[tuple[str, bytes]], ledger: Ledger, *, pause_seconds: float = 0) -> None:
     """Send a series on one association, an image after each pause, and note what was answered."""
     association = Sender(port)
     due = time.monotonic()
-    for path in paths:
+    for uid, data_set in images:
         time.sleep(max(0.0, due - time.monotonic()))
         due += pause_seconds
-        took = association.store(path)
-        uid = str(dcmread(path, stop_before_pixels=True).SOPInstanceUID)
-        ledger.acknowledged[uid] = hashlib.sha256(data_set_bytes(path)).hexdigest()
+        took = association.store(uid, data_set)
+        ledger.acknowledged[uid] = hashlib.sha256(data_set).hexdigest()
         ledger.seconds.append(took)
-        path.unlink()
     association.release()
     ledger.series += 1
 
 
 def keep_busy(node: RunningNode, printer: Printer, load: Load) -> Ledger:
     """Send on twenty associations at once."""
-    ledger, names = Ledger(), itertools.count()
-    until, writing = time.monotonic() + load.seconds, threading.Lock()
+    ledger, until = Ledger(), time.monotonic() + load.seconds
 
     def scan(turn: int) -> None:
         time.sleep(turn * load.pause_seconds / ASSOCIATIONS)
         while time.monotonic() < until:
-            with writing:
-                paths = printer.series(f"load {next(names)}")
-            send(node.port, paths, ledger, pause_seconds=load.pause_seconds)
+            send(node.port, printer.series(), ledger, pause_seconds=load.pause_seconds)
 
     with ThreadPoolExecutor(ASSOCIATIONS) as pool:
         scans = [pool.submit(scan, turn) for turn in range(ASSOCIATIONS)]
@@ -128,13 +121,13 @@ def keep_busy(node: RunningNode, printer: Printer, load: Load) -> Ledger:
 
 def soaked(folder: Path, load: Load) -> tuple[Ledger, Ledger]:
     """Load a whole node; what was noted without load and under it. Everything is here, and delivered."""
-    printer = Printer(folder, load)
+    printer = Printer(folder / "head", load)
     with orthanc(folder / "orthanc") as pacs:
         configuration = configuration_of(folder, pacs=pacs.dicom_port, log_level="warning")
         with running_node(configuration) as node:
             alone = Ledger()
-            for turn in range(load.unloaded):
-                send(node.port, printer.series(f"alone {turn}"), alone)
+            for _ in range(load.unloaded):
+                send(node.port, printer.series(), alone)
             wait_until_delivered(node, pacs, alone.series)
             ledger = keep_busy(node, printer, load)
             wait_until_delivered(node, pacs, alone.series + ledger.series)
