@@ -6,6 +6,7 @@ at once, so that an attribute forgotten here never passes for one that the image
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
@@ -13,6 +14,8 @@ from pydicom.tag import BaseTag, Tag
 
 from gpnet_node.errors import NotAVolumeError, UnreadableInstanceError
 from gpnet_node.imaging.elements import PARSE_FAILURES, as_items, as_strings, as_uid, finite_numbers, look_up
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +196,7 @@ class AttributeReader:
         self._keywords = {_tag(keyword): keyword for keyword in KEYWORDS}
         self._macros = {_tag(macro): macro for macro in (*MACROS, *LEGACY_MACROS)}
         self._known: dict[object, tuple[str, ...] | Unreadable] = {}
+        self._met: dict[tuple[type, object], Any] = {}
         self._patients: dict[object, int] = {}
 
     def patient_of(self, header: Dataset) -> int:
@@ -200,6 +204,13 @@ class AttributeReader:
         tags = map(BaseTag, map(_tag, PATIENT))
         stated = tuple(_converted(header, tag, "") if tag in header else () for tag in tags)
         return self._patients.setdefault(stated, len(self._patients))
+
+    def once(self, value: T) -> T:
+        """Return the value itself, or an equal one that was met before."""
+        if len(self._met) >= SHARED_VALUES:
+            self._met.clear()
+        met: T = self._met.setdefault((type(value), value), value)
+        return met
 
     def of_image(self, header: Dataset) -> Values:
         """What a classic image states."""

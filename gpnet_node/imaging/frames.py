@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -179,7 +180,7 @@ def _read_file(path: Path, where: str, limits: Limits, reader: AttributeReader) 
             header = _parse(file, where, limits, reader)
             uid = header_uid(header, "SOPInstanceUID", where)
             where = f"SOP instance {uid}"
-            sop_class = UID(header_uid(header, "SOPClassUID", where))
+            sop_class = reader.once(UID(header_uid(header, "SOPClassUID", where)))
             if sop_class not in PLANE_CLASSES:
                 raise NotAVolumeError(f"{where} is no MR or CT image but {sop_class.name} ({sop_class})")
             layout = locate_pixels(file, header, read_layout(header, where, limits), where)
@@ -192,7 +193,7 @@ def _read_file(path: Path, where: str, limits: Limits, reader: AttributeReader) 
         raise NotAVolumeError(
             f"{where} holds {layout.number_of_frames} frames without functional groups, so without positions"
         )
-    return [_frame(source, reader.of_image(header), reader.patient_of(header), layout)]
+    return [_frame(source, reader.of_image(header), reader.patient_of(header), reader.once(layout))]
 
 
 def _parse(file: BinaryIO, where: str, limits: Limits, reader: AttributeReader) -> Dataset:
@@ -234,7 +235,12 @@ def _frame(source: SourceFrame, values: Values, patient: int, layout: PixelLayou
     if not (row_spacing > 0 and column_spacing > 0):
         raise NotAVolumeError(f"{where} has PixelSpacing {row_spacing:g} x {column_spacing:g} mm")
     x, y, z = required_numbers(values, "ImagePositionPatient", 3, where)
-    orientation, cosines_off = _orthonormal(values, where)
+    orientation, cosines_off = _orthonormal(required_numbers(values, "ImageOrientationPatient", 6, where))
+    if not cosines_off <= ORTHONORMAL_TOLERANCE:
+        raise NotAVolumeError(
+            f"{where}: ImageOrientationPatient is not two unit vectors at a right angle: a cosine is off by "
+            f"{cosines_off:.2g}, more than {ORTHONORMAL_TOLERANCE:g}"
+        )
     return Frame(
         source=source,
         values=values,
@@ -250,19 +256,15 @@ def _frame(source: SourceFrame, values: Values, patient: int, layout: PixelLayou
     )
 
 
-def _orthonormal(values: Values, where: str) -> tuple[tuple[float, float, float, float, float, float], float]:
+@lru_cache(maxsize=16)  # a series has one, as a rule
+def _orthonormal(cosines: tuple[float, ...]) -> tuple[tuple[float, float, float, float, float, float], float]:
     """The orthonormal vectors nearest to the stated ones, and the largest change of a cosine.
 
     Nearest in the sum of squares: the orthogonal factor of the polar decomposition. The plane that the
     vectors span, and so the slice normal, stays as it is.
     """
-    stated = np.array(required_numbers(values, "ImageOrientationPatient", 6, where)).reshape(2, 3)
+    stated = np.array(cosines).reshape(2, 3)
     left, _, right = np.linalg.svd(stated, full_matrices=False)
     a, b, c, d, e, f = (float(cosine) for cosine in (left @ right).ravel())
     off = float(np.abs((a, b, c, d, e, f) - stated.ravel()).max())
-    if not off <= ORTHONORMAL_TOLERANCE:
-        raise NotAVolumeError(
-            f"{where}: ImageOrientationPatient is not two unit vectors at a right angle: a cosine is off by "
-            f"{off:.2g}, more than {ORTHONORMAL_TOLERANCE:g}"
-        )
     return (a, b, c, d, e, f), off
