@@ -66,8 +66,6 @@ def uids(paths: Sequence[Path]) -> set[str]:
 
 # -- killed --------------------------------------------------------------------------------------------------
 
-QUICK_ROLES = (Role.RECEIVER, Role.COURIER)
-
 
 def test_what_was_acknowledged_survives_the_receivers_death_at_once(tmp_path: Path) -> None:
     paths = mr_series(tmp_path / "sent", slices=12)
@@ -326,10 +324,17 @@ def test_a_role_that_died_is_started_again(tmp_path: Path) -> None:
 
 def test_the_worker_computes_with_what_the_others_leave(tmp_path: Path) -> None:
     with running_node(configuration_of(tmp_path)) as node:
-        niceness = {role: {it.nice() for it in node.processes(role)} for role in (*QUICK_ROLES, Role.WORKER)}
+        niceness = {
+            role: {process.nice() for process in node.processes(role)}
+            for role in (Role.RECEIVER, Role.COURIER, Role.WORKER)
+        }
 
     ours = psutil.Process().nice()
-    assert niceness == {**{role: {ours} for role in QUICK_ROLES}, Role.WORKER: {min(ours + 10, 19)}}
+    assert niceness == {
+        Role.RECEIVER: {ours},
+        Role.COURIER: {ours},
+        Role.WORKER: {min(ours + 10, 19)},
+    }
 
 
 def test_weights_that_are_not_the_cards_stop_the_start(tmp_path: Path, model_folder: Path) -> None:
