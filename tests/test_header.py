@@ -5,6 +5,7 @@ from pydicom import Dataset, dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
+from gpnet_node.intake.instance import uid_of
 from gpnet_node.store.header import header_of
 from tests.factories import enhanced_mr, mr_series
 
@@ -50,3 +51,12 @@ def test_a_sequence_that_cannot_be_read_where_a_text_should_be_is_left_out(tmp_p
     data_set.add_new(0x00100010, "SQ", [item])
 
     assert header_of(data_set).patient_name == ""
+
+
+@pytest.mark.parametrize("vr", ["US", "SQ", "LO", "UN"])
+def test_a_uid_is_read_as_one_whatever_it_calls_itself(tmp_path: Path, vr: str) -> None:
+    data_set = dcmread(mr_series(tmp_path, slices=1)[0])
+    study = Tag("StudyInstanceUID")
+    data_set._dict[study] = RawDataElement(study, vr, 4, b"1.1\0", 0, False, True)
+
+    assert header_of(data_set).study_uid == uid_of(data_set, "StudyInstanceUID") == "1.1"

@@ -159,6 +159,8 @@ def _order(element: RawDataElement) -> Literal["little", "big"]:
 
 def _vr(element: RawDataElement) -> str:
     listed = _BY_TAG.get(element.tag)
+    if listed and listed.vr == "UI":  # whatever it calls itself: so the request is compared with it, too
+        return "UI"
     return element.VR or (listed.vr if listed else "")
 
 
