@@ -35,7 +35,7 @@ WORDS = {
 
 
 def told(text: str) -> str:
-    """Return a text of the header as a sentence may quote it: codes and numbers, but no words of anybody's.
+    """Return a text of the header as a sentence may quote it: where it has the form of a code or a number.
 
     A code string has capitals, digits, blanks and underscores (PS3.5 6.2, CS); what is none may be a name.
     """
