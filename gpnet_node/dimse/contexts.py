@@ -1,7 +1,9 @@
 """Which SOP classes and transfer syntaxes a peer is offered (PS3.8 7.1.1.13)."""
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 from pydicom.uid import (
@@ -91,12 +93,18 @@ def supported_contexts(
             classes |= set(private)
     _register_storage(uid for uid in fetched if not uid.startswith(_DICOM_ROOT))
     fetched = {uid for uid in fetched if issubclass(uid_to_service_class(uid), StorageServiceClass)}
-    contexts = [build_context(UID(uid), list(TRANSFER_SYNTAXES)) for uid in sorted(classes | fetched)]
+    contexts = [copy(_stored(uid)) for uid in sorted((classes | fetched) & set(proposed))]
     for context in contexts:
         uid = str(context.abstract_syntax)
         if uid in fetched:
             context.scu_role, context.scp_role = uid in classes, True
     return [build_context(Verification), *_notice_contexts(peer), *_query_contexts(peer), *contexts]
+
+
+@lru_cache(maxsize=1024)
+def _stored(uid: str) -> PresentationContext:
+    """Return the context of a storage class, to be copied: it is made slowly, and a hundred are proposed."""
+    return build_context(UID(uid), list(TRANSFER_SYNTAXES))
 
 
 def _notice_contexts(peer: PeerConfig) -> list[PresentationContext]:
