@@ -6,10 +6,22 @@ cannot be asked for, nor can what a note rejects, nor that note. Of a patient, s
 received last counts, unless it is empty; a series is in its first study until it is corrected.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, case, delete, exists, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    Table,
+    and_,
+    case,
+    delete,
+    exists,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from gpnet_node.store.attributes import Level, columns_of
@@ -28,7 +40,7 @@ MAY_LEAVE = frozenset({JobState.WRITTEN, JobState.DELIVERED, JobState.CONFIRMED,
 
 _STUDY = columns_of(Level.PATIENT, Level.STUDY)
 _SERIES = columns_of(Level.SERIES)
-_IMAGE = columns_of(Level.IMAGE)
+_OF_INSTANCE = (*columns_of(Level.IMAGE), "SeriesInstanceUID")
 _OWN = ("path", "version", "size_bytes", "job_uid", "whole")  # what a file is, beside what its header says
 
 
@@ -176,10 +188,18 @@ def _list(connection: Connection, entries: Sequence[Entry]) -> None:
             _merge(studies.setdefault(study_uid, dict.fromkeys(_STUDY, "")), it)
         row = series.setdefault(uid, {"StudyInstanceUID": study_uid, **dict.fromkeys(_SERIES, "")})
         _merge(row, {**it, "StudyInstanceUID": study_uid})
-    _upsert(connection, catalogue_studies, "StudyInstanceUID", studies.values())
-    _upsert(connection, catalogue_series, "SeriesInstanceUID", series.values())
-    _upsert_instances(connection, entries)
+    if studies:
+        connection.execute(_LIST_STUDIES, list(studies.values()))
+    connection.execute(_LIST_SERIES, list(series.values()))
+    connection.execute(_LIST_INSTANCES, [_instance_row(entry) for entry in entries])
     _drop_empty_studies(connection, before - set(study_of.values()))
+
+
+def _instance_row(entry: Entry) -> Mapping[str, object]:
+    return {
+        **{name: entry.attributes.get(name, "") for name in _OF_INSTANCE},
+        **{name: getattr(entry, name) for name in _OWN},
+    }
 
 
 def _merge(row: dict[str, str], attributes: Mapping[str, str]) -> None:
@@ -188,32 +208,27 @@ def _merge(row: dict[str, str], attributes: Mapping[str, str]) -> None:
             row[name] = value
 
 
-def _upsert(connection: Connection, table: Table, key: str, rows: Iterable[Mapping[str, str]]) -> None:
-    if not (values := list(rows)):
-        return
+def _merging(table: Table, key: str) -> Executable:
+    """Return the statement that adds rows; where ``key`` is there already, what is not empty replaces it."""
     statement = upsert(table)
     change = {
         column.name: case((new != "", new), else_=column)
         for column, new in zip(table.c, statement.excluded, strict=True)
         if column.name != key
     }
-    connection.execute(statement.on_conflict_do_update(index_elements=[key], set_=change), values)
+    return statement.on_conflict_do_update(index_elements=[key], set_=change)
 
 
-def _upsert_instances(connection: Connection, entries: Sequence[Entry]) -> None:
-    """The newest version counts; what was listed without its header is made whole."""
-    names = (*_IMAGE, "SeriesInstanceUID")
-    rows = [
-        {
-            **{name: entry.attributes.get(name, "") for name in names},
-            **{name: getattr(entry, name) for name in _OWN},
-        }
-        for entry in entries
-    ]
+def _replacing() -> Executable:
+    """Return the statement that lists instances: the newest version counts, and a whole header."""
     statement = upsert(catalogue_instances)
     now, new = catalogue_instances.c, statement.excluded
     newer = or_(new.version > now.version, and_(new.version == now.version, ~now.whole))
-    change = {name: new[name] for name in (*names, *_OWN) if name != "SOPInstanceUID"}
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["SOPInstanceUID"], set_=change, where=newer), rows
-    )
+    change = {name: new[name] for name in (*_OF_INSTANCE, *_OWN) if name != "SOPInstanceUID"}
+    return statement.on_conflict_do_update(index_elements=["SOPInstanceUID"], set_=change, where=newer)
+
+
+# Made once: to make them takes as long as to execute them.
+_LIST_STUDIES = _merging(catalogue_studies, "StudyInstanceUID")
+_LIST_SERIES = _merging(catalogue_series, "SeriesInstanceUID")
+_LIST_INSTANCES = _replacing()
