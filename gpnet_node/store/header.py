@@ -5,13 +5,14 @@ own conversion, which takes ten times as long, is left for what is not plain ASC
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydicom import Dataset
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
-from pydicom.tag import BaseTag, Tag
+from pydicom.tag import Tag
 from pydicom.uid import KeyObjectSelectionDocumentStorage
 
 from gpnet_node.errors import UnreadableInstanceError
@@ -19,23 +20,20 @@ from gpnet_node.store.attributes import ATTRIBUTES
 from gpnet_node.store.states import REJECTION_TITLES, Header
 from gpnet_node.store.versions import UNREADABLE
 
-_COUNTED = (
-    "ImagesInAcquisition",
-    "ConcatenationUID",
-    "InConcatenationTotalNumber",
-)
-_LISTED = tuple(it for it in ATTRIBUTES.values() if not it.gathered)
+_COUNTED_KEYWORDS = ("ImagesInAcquisition", "ConcatenationUID", "InConcatenationTotalNumber")
+_COUNTED = tuple(int(Tag(keyword)) for keyword in _COUNTED_KEYWORDS)
+_LISTED = {int(it.tag): it for it in ATTRIBUTES.values() if not it.gathered}
 _OF_NOTES = ("ConceptNameCodeSequence", "CurrentRequestedProcedureEvidenceSequence")
 TAGS = (
     "SpecificCharacterSet",
     *_OF_NOTES,
-    *_COUNTED,
-    *(it.keyword for it in _LISTED if it.keyword != "AvailableTransferSyntaxUID"),
+    *_COUNTED_KEYWORDS,
+    *(it.keyword for it in _LISTED.values() if it.keyword != "AvailableTransferSyntaxUID"),
 )
-_TAG_OF: dict[str, BaseTag] = {keyword: Tag(keyword) for keyword in TAGS}
 _LONGEST_TEXT = 256
 _LARGEST_NUMBER = 2**31 - 1  # PS3.5 6.2, IS
 _ESCAPE = b"\x1b"  # begins another character set (PS3.5 6.1.2.5)
+_Elements = Mapping[int, DataElement | RawDataElement]
 _DATE = re.compile(r"(\d{4})\.(\d{2})\.(\d{2})")  # of ACR-NEMA
 
 
@@ -46,7 +44,9 @@ def header_of(data_set: Dataset) -> Header:
     the file keeps it as it was sent. Raises UnreadableInstanceError for a rejection note that does not say
     what it rejects.
     """
-    attributes = attributes_of(data_set)
+    elements = _elements(data_set)
+    attributes = _attributes(data_set, elements)
+    images, concatenation, parts = (_text(data_set, elements, number) for number in _COUNTED)
     title, rejects = _rejection(data_set, attributes["SOPClassUID"])
     return Header(
         sop_instance_uid=attributes["SOPInstanceUID"],
@@ -59,10 +59,10 @@ def header_of(data_set: Dataset) -> Header:
         patient_name=attributes.get("PatientName", ""),
         instance_number=_integer(attributes.get("InstanceNumber", "")),
         acquisition_number=_integer(attributes.get("AcquisitionNumber", "")),
-        images_in_acquisition=_integer(_text(data_set, _TAG_OF["ImagesInAcquisition"])),
+        images_in_acquisition=_integer(images),
         number_of_frames=_integer(attributes.get("NumberOfFrames", "")),
-        concatenation_uid=_text(data_set, _TAG_OF["ConcatenationUID"]) or None,
-        in_concatenation_total=_integer(_text(data_set, _TAG_OF["InConcatenationTotalNumber"])),
+        concatenation_uid=concatenation or None,
+        in_concatenation_total=_integer(parts),
         rejection_title=title,
         rejects=rejects,
         attributes=attributes,
@@ -105,12 +105,21 @@ def attributes_of(data_set: Dataset) -> dict[str, str]:
 
     The transfer syntax is the file meta information's, where the data set has one.
     """
+    return _attributes(data_set, _elements(data_set))
+
+
+def _elements(data_set: Dataset) -> _Elements:
+    """Return the elements as they are, by the numbers of their tags: pydicom's tags are slow to compare."""
+    return {int(tag): element for tag, element in zip(data_set.keys(), data_set.values(), strict=True)}
+
+
+def _attributes(data_set: Dataset, elements: _Elements) -> dict[str, str]:
     found: dict[str, str] = {}
-    for it in _LISTED:
-        text = _text(data_set, it.tag)
+    for number, it in _LISTED.items():
+        text = _text(data_set, elements, number)
         if text and it.vr in ("IS", "US"):
-            number = _integer(text)
-            text = "" if number is None else str(number)
+            integer = _integer(text)
+            text = "" if integer is None else str(integer)
         elif text and it.vr == "DA":
             text = _DATE.sub(r"\1\2\3", text)
         if text:
@@ -121,16 +130,16 @@ def attributes_of(data_set: Dataset) -> dict[str, str]:
     return found
 
 
-def _text(data_set: Dataset, tag: BaseTag) -> str:
+def _text(data_set: Dataset, elements: _Elements, number: int) -> str:
+    element = elements.get(number)
+    if element is None:
+        return ""
     try:
-        element: object = data_set.get_item(tag)  # None where it is not there, whatever its type says
-        if element is None:
-            return ""
         if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
-            text = _plain(element)
+            text = _plain(element, number)
             if text is not None:
                 return text[:_LONGEST_TEXT]
-        value = data_set[tag].value
+        value = data_set[number].value
     except UNREADABLE:
         return ""
     if isinstance(value, Sequence):
@@ -142,10 +151,10 @@ def _text(data_set: Dataset, tag: BaseTag) -> str:
     return text[:_LONGEST_TEXT].encode("utf-8", "replace").decode()
 
 
-def _plain(element: RawDataElement) -> str | None:
+def _plain(element: RawDataElement, number: int) -> str | None:
     """Return the text of an element's bytes, or None where it takes more than ASCII to know it."""
     value: Any = element.value
-    vr = _vr(element)
+    vr = _vr(element, number)
     if vr == "US":
         return str(int.from_bytes(value, _order(element))) if len(value) == 2 else ""
     if _ESCAPE in value or not value.isascii():
@@ -157,14 +166,11 @@ def _order(element: RawDataElement) -> Literal["little", "big"]:
     return "little" if element.is_little_endian else "big"
 
 
-def _vr(element: RawDataElement) -> str:
-    listed = _BY_TAG.get(element.tag)
+def _vr(element: RawDataElement, number: int) -> str:
+    listed = _LISTED.get(number)
     if listed and listed.vr == "UI":  # whatever it calls itself: so the request is compared with it, too
         return "UI"
     return element.VR or (listed.vr if listed else "")
-
-
-_BY_TAG = {it.tag: it for it in _LISTED}
 
 
 def _integer(text: str) -> int | None:
