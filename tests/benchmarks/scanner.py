@@ -37,8 +37,12 @@ class Printer:
         self._content = path.read_bytes()
 
     def series(self, folder: Path, count: int) -> Path:
-        """Write a whole volume of ``count`` images into a new folder, and return that."""
-        folder.mkdir(parents=True)
+        """Write a whole volume of ``count`` images into a folder, over another that was there; return it.
+
+        To remove that instead would slow down who makes files next: ext4 without a journal looks at every
+        inode that was freed a moment ago.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
         content = self._content.replace(_SERIES.encode(), new_uid().encode())
         for index in range(count):
             image = content.replace(_INSTANCE.encode(), new_uid().encode())

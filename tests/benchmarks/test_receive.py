@@ -1,6 +1,5 @@
 """How many 512 x 512 x 16 bit images a second are received, answered only when they are safe."""
 
-import itertools
 import os
 import shutil
 import time
@@ -83,15 +82,14 @@ def test_images_received_a_second(
     associations: int, contenders: dict[str, Contender], scale: Scale, figures: Figures, scratch: Path
 ) -> None:
     printer = Printer(scratch / f"prototype {associations}", side=512)
-    numbers = itertools.count()
+    sent = scratch / f"sent on {associations}"
     behind: list[float] = []
     spent_ms: dict[str, list[float]] = {name: [] for name in contenders}
 
     def turn(name: str) -> float:
         contender = contenders[name]
-        folder = scratch / f"turn {next(numbers)}"
         each = scale.instances // associations
-        series = [printer.series(folder / str(n), each) for n in range(associations)]
+        series = [printer.series(sent / str(n), each) for n in range(associations)]
         wanted = contender.held() + each * associations
         spent = contender.spent_seconds()
         os.sync()  # what the turns before left to be written is not this one's burden
@@ -102,7 +100,6 @@ def test_images_received_a_second(
             behind.append(time.perf_counter() - answered)
         assert contender.held() == wanted
         spent_ms[name].append(1000 * (contender.spent_seconds() - spent) / (each * associations))
-        shutil.rmtree(folder)
         return each * associations / seconds
 
     for name in contenders:
