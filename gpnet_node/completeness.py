@@ -4,9 +4,10 @@ The decision is a row of the series, and its job is made in the same transaction
 arrives while a series is looked at drops the decision.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, RowMapping, func, or_, select
@@ -38,6 +39,8 @@ from gpnet_node.verdict import (
 # Per call, so that ten thousand series at once do not hold up the one that is ripe.
 SERIES_TAKEN_UP = 500
 SERIES_LOOKED_INTO = 50
+_SERIES_IN_MEMORY = 500
+_RECEIVING = series.c.state == SeriesState.RECEIVING
 
 log = get_logger(__name__)
 
@@ -97,17 +100,17 @@ class Watcher:
 
         Raises StorageError.
         """
-        waiting = self._waiting(now)
-        self._looks = {uid: look for uid, look in self._looks.items() if uid in waiting}
+        before, self._looks = self._looks, {}
         ripe: list[tuple[_Look, Verdict]] = []
         taken_up = looked_into = 0
-        for it in waiting.values():
-            look = self._looks.get(it.row.uid)
+        for it in self._waiting(now):
+            look = before.get(it.row.uid)
             if look is None or look.row != it.row:
                 if taken_up == SERIES_TAKEN_UP:
                     continue
                 taken_up += 1
-                look = self._looks[it.row.uid] = self._take_up(it.row)
+                look = self._take_up(it.row)
+            self._looks[it.row.uid] = look
             if judge(self._node, it, look.count, now=now) is not None:
                 continue
             if look.geometry is None:
@@ -125,8 +128,8 @@ class Watcher:
 
         Of the first ``SERIES_LOOKED_INTO`` the headers are read. Raises StorageError.
         """
-        waiting = list(self._waiting(now).values())[:SERIES_LOOKED_INTO]
-        return {it.row.uid: self._explained(it, now) for it in waiting}
+        first = islice(self._waiting(now), SERIES_LOOKED_INTO)
+        return {it.row.uid: self._explained(it, now) for it in first}
 
     def _explained(self, it: Evidence, now: datetime) -> str:
         look = self._take_up(it.row)
@@ -138,32 +141,36 @@ class Watcher:
             wait = found
         return f"{wait.sentence}; next look {self._node.local(wait.until):%H:%M:%S}"
 
-    def _waiting(self, now: datetime) -> Mapping[str, Evidence]:
-        """Series being received that were quiet for the shortest time, or that an ended step lists."""
+    def _waiting(self, now: datetime) -> Iterator[Evidence]:
+        """Yield series being received that were quiet for the shortest time, or that an ended step lists.
+
+        The longest quiet comes first. Only some are held in memory: ten thousand may wait.
+        """
         node = self._node
         shortest = timedelta(seconds=min(node.quiet_seconds_counted, node.quiet_seconds_uncounted))
-        receiving = series.c.state == SeriesState.RECEIVING
-        columns = (associations, series_associations.c.series_uid, series_associations.c.last_at)
-        touching = select(*columns).select_from(series_associations).join(associations).join(series)
         with reading(self._engine) as connection:
-            received = select(series.c.uid).where(receiving)
+            received = select(series.c.uid).where(_RECEIVING)
             listed, named = ended_steps(connection, received), named_whole(connection, received)
             quiet = or_(series.c.last_received_at <= now - shortest, series.c.uid.in_(listed))
-            found = select(series).where(receiving, quiet).order_by(series.c.last_received_at)
+            uids = connection.scalars(received.where(quiet).order_by(series.c.last_received_at)).all()
+        for at in range(0, len(uids), _SERIES_IN_MEMORY):
+            for row, touches in self._received(uids[at : at + _SERIES_IN_MEMORY]):
+                yield Evidence(
+                    row=row, touches=touches, listed=listed.get(row.uid), named_whole=row.uid in named
+                )
+
+    def _received(self, uids: Sequence[str]) -> list[tuple[Series, tuple[Touch, ...]]]:
+        """Return these series in their order, and what touched them; but none that has moved on."""
+        columns = (associations, series_associations.c.series_uid, series_associations.c.last_at)
+        touching = select(*columns).select_from(series_associations).join(associations)
+        with reading(self._engine) as connection:
+            found = select(series).where(_RECEIVING, series.c.uid.in_(uids))
             rows = {row["uid"]: series_from(row) for row in connection.execute(found).mappings()}
             touches: dict[str, list[Touch]] = {uid: [] for uid in rows}
-            for row in connection.execute(touching.where(receiving)).mappings():
-                if row["series_uid"] in touches:
-                    touches[row["series_uid"]].append(_touch(row))
-            return {
-                uid: Evidence(
-                    row=rows[uid],
-                    touches=tuple(touching_it),
-                    listed=listed.get(uid),
-                    named_whole=uid in named,
-                )
-                for uid, touching_it in touches.items()
-            }
+            these = series_associations.c.series_uid.in_(list(rows))
+            for row in connection.execute(touching.where(these)).mappings():
+                touches[row["series_uid"]].append(_touch(row))
+        return [(rows[uid], tuple(touches[uid])) for uid in uids if uid in rows]
 
     def _take_up(self, row: Series) -> _Look:
         with reading(self._engine) as connection:  # counted first: what comes in between drops the verdict
