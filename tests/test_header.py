@@ -5,9 +5,10 @@ from pydicom import Dataset, dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
+from gpnet_node.errors import UnreadableInstanceError
 from gpnet_node.intake.instance import uid_of
 from gpnet_node.store.header import header_of
-from tests.factories import enhanced_mr, mr_series
+from tests.factories import enhanced_mr, mr_series, rejection_note
 
 
 def test_the_header_keeps_what_listing_and_counting_need(tmp_path: Path) -> None:
@@ -51,6 +52,23 @@ def test_a_sequence_that_cannot_be_read_where_a_text_should_be_is_left_out(tmp_p
     data_set.add_new(0x00100010, "SQ", [item])
 
     assert header_of(data_set).patient_name == ""
+
+
+def test_a_text_that_calls_itself_a_sequence_and_ends_too_early_is_left_out(tmp_path: Path) -> None:
+    data_set = dcmread(mr_series(tmp_path, slices=1)[0])
+    manufacturer = Tag("Manufacturer")
+    data_set._dict[manufacturer] = RawDataElement(manufacturer, "SQ", 2, b"\xfe\xff", 0, False, True)
+
+    assert "Manufacturer" not in header_of(data_set).attributes
+
+
+def test_a_note_whose_evidence_ends_too_early_is_refused(tmp_path: Path) -> None:
+    note = dcmread(rejection_note(tmp_path / "note.dcm", mr_series(tmp_path, slices=1)))
+    evidence = Tag("CurrentRequestedProcedureEvidenceSequence")
+    note._dict[evidence] = RawDataElement(evidence, "SQ", 2, b"\xfe\xff", 0, False, True)
+
+    with pytest.raises(UnreadableInstanceError, match="the evidence of the rejection note cannot be read"):
+        header_of(note)
 
 
 @pytest.mark.parametrize("vr", ["US", "SQ", "LO", "UN"])

@@ -33,6 +33,7 @@ TAGS = (
 _LONGEST_TEXT = 256
 _LARGEST_NUMBER = 2**31 - 1  # PS3.5 6.2, IS
 _ESCAPE = b"\x1b"  # begins another character set (PS3.5 6.1.2.5)
+_NO_VALUE = (*UNREADABLE, OSError)  # pydicom's word for a sequence that ends too early
 _Elements = Mapping[int, DataElement | RawDataElement]
 _DATE = re.compile(r"(\d{4})\.(\d{2})\.(\d{2})")  # of ACR-NEMA
 
@@ -82,7 +83,7 @@ def _rejection(data_set: Dataset, sop_class_uid: str) -> tuple[str, tuple[str, .
             for code in data_set.ConceptNameCodeSequence
             if code.CodingSchemeDesignator == "DCM" and code.CodeValue in REJECTION_TITLES
         ]
-    except UNREADABLE:
+    except _NO_VALUE:
         return "", ()
     if not titles:
         return "", ()
@@ -93,7 +94,7 @@ def _rejection(data_set: Dataset, sop_class_uid: str) -> tuple[str, tuple[str, .
             for series in study.ReferencedSeriesSequence
             for reference in series.ReferencedSOPSequence
         ]
-    except UNREADABLE as exc:
+    except _NO_VALUE as exc:
         raise UnreadableInstanceError(
             f"the evidence of the rejection note cannot be read ({type(exc).__name__})"
         ) from exc
@@ -140,7 +141,7 @@ def _text(data_set: Dataset, elements: _Elements, number: int) -> str:
             if text is not None:
                 return text[:_LONGEST_TEXT]
         value = data_set[number].value
-    except UNREADABLE:
+    except _NO_VALUE:
         return ""
     if isinstance(value, Sequence):
         return ""
