@@ -39,7 +39,7 @@ from gpnet_node.verdict import (
 # Per call, so that ten thousand series at once do not hold up the one that is ripe.
 SERIES_TAKEN_UP = 500
 SERIES_LOOKED_INTO = 50
-_SERIES_IN_MEMORY = 500
+_SERIES_IN_MEMORY = 500  # of those that wait, at a time
 _RECEIVING = series.c.state == SeriesState.RECEIVING
 
 log = get_logger(__name__)

@@ -33,9 +33,10 @@ TAGS = (
 _LONGEST_TEXT = 256
 _LARGEST_NUMBER = 2**31 - 1  # PS3.5 6.2, IS
 _ESCAPE = b"\x1b"  # begins another character set (PS3.5 6.1.2.5)
-_NO_VALUE = (*UNREADABLE, OSError)  # pydicom's word for a sequence that ends too early
-_Elements = Mapping[int, DataElement | RawDataElement]
+_NO_VALUE = (*UNREADABLE, OSError)  # the last is what pydicom raises for a sequence that ends too early
 _DATE = re.compile(r"(\d{4})\.(\d{2})\.(\d{2})")  # of ACR-NEMA
+
+_Elements = Mapping[int, DataElement | RawDataElement]
 
 
 def header_of(data_set: Dataset) -> Header:
@@ -111,7 +112,7 @@ def attributes_of(data_set: Dataset) -> dict[str, str]:
 
 def _elements(data_set: Dataset) -> _Elements:
     """Return the elements as they are, by the numbers of their tags: pydicom's tags are slow to compare."""
-    return {int(tag): element for tag, element in zip(data_set.keys(), data_set.values(), strict=True)}
+    return {int(tag): element for tag, element in data_set.items()}
 
 
 def _attributes(data_set: Dataset, elements: _Elements) -> dict[str, str]:
