@@ -24,7 +24,7 @@ from gpnet_node.model.segment import classes_on
 
 QUICK = SynSettings(spacing_mm=2.0, metric="mattes", sampling=32, iterations=(20, 10))
 QUICK_CORRELATION = SynSettings(spacing_mm=2.0, metric="CC", sampling=2, iterations=(20, 10))
-MOVED_MM = np.array([3.0, -2.0, 2.0])
+MOVED_MM = np.array([4.0, -2.0, 2.0])  # whole voxels: between them the same ball is drawn elsewhere
 
 
 @pytest.mark.parametrize("name", ATLASES)
@@ -72,7 +72,7 @@ def test_registration_carries_labels_home(settings: SynSettings) -> None:
         path.unlink()
 
     away = _centre_mm(found, fixed.image) - fixed.centres_mm["left"]
-    assert np.linalg.norm(away) < 1.0  # of 4.1 mm
+    assert np.linalg.norm(away) < 0.5  # of 4.9 mm
 
 
 @pytest.fixture(scope="module")
