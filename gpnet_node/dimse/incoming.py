@@ -18,7 +18,7 @@ from pynetdicom.dimse_primitives import C_CANCEL, DimseServiceType
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 
-from gpnet_node.dimse.bounded_socket import BoundedSocket
+from gpnet_node.dimse.bounded_socket import PDU_HEAD, BoundedSocket
 from gpnet_node.dimse.encoding import read_command_set
 from gpnet_node.dimse.store_request import Answer, StoreRequest
 from gpnet_node.intake.spool import Identifier, Spool
@@ -31,7 +31,7 @@ _LONGEST_COMMAND = 1 << 16  # bytes; the longest of the standard's is far below
 _MOST_CANCELS = 10  # as pynetdicom keeps
 _COMMAND, _LAST = 1, 2  # bits of the control header (PS3.8 E.2)
 _CONNECTION_CLOSED, _INVALID_PDU = "Evt17", "Evt19"  # PS3.8 9.2.2
-_PDU_HEAD, _PDV_HEAD = struct.Struct(">BxL"), struct.Struct(">LB")  # PS3.8 9.3.5
+_PDV_HEAD = struct.Struct(">LB")  # length and context (PS3.8 9.3.5.1)
 _P_DATA_TF = 4
 _PROCESSING_FAILURE = 0x0110  # PS3.7 C.5.17
 
@@ -185,12 +185,12 @@ def read_pdus(dul: DULServiceProvider) -> None:
 def _read_data(dul: DULServiceProvider, connection: BoundedSocket, dimse: SpoolingDimse) -> bool:
     """Read one PDU; whether it was data."""
     try:
-        head = connection.recv(_PDU_HEAD.size)
-        if len(head) < _PDU_HEAD.size or head[0] != _P_DATA_TF:
+        head = connection.recv(PDU_HEAD.size)
+        if len(head) < PDU_HEAD.size or head[0] != _P_DATA_TF:
             connection.unread(bytes(head))
             DULServiceProvider._read_pdu_data(dul)
             return False
-        _, length = _PDU_HEAD.unpack(head)
+        _, length = PDU_HEAD.unpack(head)
         items = connection.recv_data(length)
     except OSError:
         dul.event_queue.put(_CONNECTION_CLOSED)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import datetime
 from socketserver import BaseServer
 
+from pydicom.config import IGNORE, settings
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.transport import ThreadedAssociationServer
@@ -112,6 +113,8 @@ class Receiver:
         if self._node.tls.enabled:
             calling(self._node.tls)  # the files are good, or the start stops here
         _config.LOG_HANDLER_LEVEL = "none"  # pynetdicom's log lines quote identifiers
+        # It would only warn, and half of the time that an association takes goes into its look at each UID.
+        settings.reading_validation_mode = IGNORE
         _config.STORE_SEND_CHUNKED_DATASET = True  # what a C-GET sends goes out as it lies on the disk
         ae = AE(ae_title=self._node.ae_title)
         ae.maximum_pdu_size = self._node.max_pdu

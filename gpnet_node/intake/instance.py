@@ -4,8 +4,9 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from io import SEEK_CUR, SEEK_END
+from io import SEEK_CUR, SEEK_END, BytesIO
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
@@ -20,6 +21,7 @@ from gpnet_node.store.versions import UNREADABLE
 _PIXEL_GROUP = 0x7FE0
 _PIXELS = 0x7FE00008  # Float Pixel Data, the first of the three elements that hold pixels
 _LONG_VALUE_BYTES = 1 << 16  # longer values stay in the file
+_SHORT_HEADER_BYTES = 1 << 14
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _INFLATED_IN_MEMORY_BYTES = 1 << 22
@@ -83,7 +85,7 @@ def read_received(file: BinaryIO, *, start: int, transfer_syntax: UID, max_bytes
 def _parsed(file: BinaryIO, start: int, transfer_syntax: UID) -> Received:
     size = file.seek(0, SEEK_END)
     file.seek(start)
-    header = _elements(file, transfer_syntax, size, stop_before_pixels=True)
+    header = _header(file, transfer_syntax, size)
     order = "<" if transfer_syntax.is_little_endian else ">"
     has_pixels = _next_group(file, order) == _PIXEL_GROUP
     if has_pixels:
@@ -93,6 +95,22 @@ def _parsed(file: BinaryIO, start: int, transfer_syntax: UID) -> Received:
     if file.tell() != size:
         raise _truncated()
     return Received(header=header, has_pixels=has_pixels)
+
+
+def _header(file: BinaryIO, syntax: UID, size: int) -> pydicom.Dataset:
+    """Read the elements before the pixels: from memory where they are as short as those of most images.
+
+    Of a file pydicom asks at each element where it is: a call of the system, and a wait for the interpreter.
+    """
+    start = file.tell()
+    short = BytesIO(file.read(_SHORT_HEADER_BYTES))
+    with suppress(UnreadableInstanceError, *UNREADABLE, OSError):  # cut off here; the file may hold the rest
+        header = _elements(short, syntax, len(short.getbuffer()), stop_before_pixels=True)
+        if _next_group(short, "<" if syntax.is_little_endian else ">") == _PIXEL_GROUP:
+            file.seek(start + short.tell())
+            return header
+    file.seek(start)
+    return _elements(file, syntax, size, stop_before_pixels=True)
 
 
 def _elements(file: BinaryIO, syntax: UID, size: int, *, stop_before_pixels: bool = False) -> pydicom.Dataset:

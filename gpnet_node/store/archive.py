@@ -123,7 +123,9 @@ class Archive:
             return path.open("x+b", buffering=_BUFFER_BYTES)
 
     def discard(self, file: BinaryIO) -> None:
-        """Close and remove an unfinished file."""
+        """Close and remove an unfinished file, unless that was done."""
+        if file.closed:
+            return
         with _translated(self.root):
             Path(file.name).unlink(missing_ok=True)
         with suppress(OSError):  # closing may try once more to write what nobody wants any longer
@@ -148,18 +150,19 @@ class Archive:
 
     def _name(self, source: Path, sop_instance_uid: str) -> Kept:
         version = 1
-        with locked(self.root / instance_path(sop_instance_uid, version).parent, shared=True):
+        path = instance_path(sop_instance_uid, version)
+        with locked(self.root / path.parent, shared=True) as folder:
             while True:
-                path = instance_path(sop_instance_uid, version)
                 target = self.root / path
-                if _link(source, target):
+                if _link(source, target, folder):
                     return Kept(path=path, version=version, new=True)
                 if same_instance(source, target):
                     os.utime(target)  # it was received again, which a removal must see
                     _sync(target)
-                    _sync(target.parent)  # another process may have linked it a moment ago
+                    os.fsync(folder)  # another process may have linked it a moment ago
                     return Kept(path=path, version=version, new=False)
                 version += 1
+                path = instance_path(sop_instance_uid, version)
 
     def instances(self) -> Iterator[tuple[str, int, Path]]:
         """Yield (SOP Instance UID, version, relative path) of every kept instance."""
@@ -220,24 +223,25 @@ def instance_path(sop_instance_uid: str, version: int) -> Path:
 
 def _free_or_equal(wanted: Path, source: Path, content: bytes) -> Path:
     number = 1
-    while True:
-        target = wanted if number == 1 else wanted.with_name(f"{wanted.stem}.{number}{wanted.suffix}")
-        if _link(source, target):
-            return target
-        if target.read_bytes() == content:
-            _sync(target.parent)
-            return target
-        number += 1
+    with _opened(wanted.parent) as folder:
+        while True:
+            target = wanted if number == 1 else wanted.with_name(f"{wanted.stem}.{number}{wanted.suffix}")
+            if _link(source, target, folder):
+                return target
+            if target.read_bytes() == content:
+                os.fsync(folder)
+                return target
+            number += 1
 
 
-def _link(source: Path, target: Path) -> bool:
-    """Give ``source`` its name, durably; False if the name is taken."""
+def _link(source: Path, target: Path, folder: int) -> bool:
+    """Give ``source`` its name in the open folder, durably; False if the name is taken."""
     try:
         os.link(source, target)
     except FileExistsError:
         return False
     try:
-        _sync(target.parent)
+        os.fsync(folder)
     except OSError:
         target.unlink(missing_ok=True)
         raise
@@ -257,24 +261,29 @@ def _make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Hold the lock of a folder in the archive, alone or with others that share it. Raises OSError.
+def locked(folder: Path, *, shared: bool = False) -> Iterator[int]:
+    """Hold the lock of a folder in the archive, alone or with others that share it; yield it, open.
+
+    Raises OSError.
 
     Of a folder of instances: nothing in it is removed between its being found equal to what came and its date
     telling so.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with _opened(folder) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        yield descriptor
 
 
 def _sync(path: Path) -> None:
+    with _opened(path) as descriptor:
+        os.fsync(descriptor)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
 
