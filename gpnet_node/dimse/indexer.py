@@ -5,6 +5,7 @@ up from the archive at the next start. An association is told to have ended only
 it, so a series is never judged before its instances are known.
 """
 
+import contextlib
 import queue
 import threading
 import time
@@ -56,6 +57,7 @@ class Indexer:
         self._index = index
         self._owner = owner
         self._items: queue.SimpleQueue[_Arrived | _Ended | None] = queue.SimpleQueue()
+        self._waited_for = threading.Event()  # set when somebody may wait for what came
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
 
@@ -80,10 +82,12 @@ class Indexer:
     def ended(self, association: Association, outcome: AssociationOutcome, *, at: datetime) -> None:
         """Note that an association ended, after all that came on it."""
         self._items.put(_Ended(association=association, outcome=outcome, at=at))
+        self._waited_for.set()
 
     def stop(self, *, seconds: float) -> bool:
         """Write what is waiting, for at most so long; whether all of it was written."""
         self._items.put(None)
+        self._waited_for.set()
         self._thread.join(seconds)
         self._stopped.set()  # a thread that waits for the database to come back gives up
         return not self._thread.is_alive()
@@ -99,17 +103,15 @@ class Indexer:
 
     def _next_batch(self) -> list[_Arrived | _Ended | None]:
         """Wait for something, then for the end of an association, or a moment: a transaction costs as much as
-        a hundred rows.
+        a hundred rows, and to wake for each of them keeps those waiting who receive.
         """
         batch = [self._items.get()]
-        until = time.monotonic() + _GATHER_SECONDS
-        while batch[-1] is not None and len(batch) < _BATCH:
-            if isinstance(batch[-1], _Ended):  # somebody may wait for what came on it
-                until = min(until, time.monotonic() + _END_SECONDS)
-            try:
-                batch.append(self._items.get(timeout=max(0.0, until - time.monotonic())))
-            except queue.Empty:
-                break
+        if self._items.qsize() < _BATCH and self._waited_for.wait(_GATHER_SECONDS):
+            self._waited_for.clear()
+            time.sleep(_END_SECONDS)  # others may end, too
+        with contextlib.suppress(queue.Empty):
+            while batch[-1] is not None and len(batch) < _BATCH:
+                batch.append(self._items.get_nowait())
         return batch
 
     def _write(self, items: Sequence[_Arrived | _Ended]) -> bool:

@@ -4,25 +4,23 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from io import SEEK_CUR, SEEK_END, BytesIO
+from functools import lru_cache
+from io import SEEK_CUR, SEEK_END
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
 import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
 from gpnet_node.errors import StorageError, UnreadableInstanceError
+from gpnet_node.intake.plain import PIXEL_GROUP, PIXELS, UNDEFINED, plain_header
 from gpnet_node.store.versions import UNREADABLE
 
-_PIXEL_GROUP = 0x7FE0
-_PIXELS = 0x7FE00008  # Float Pixel Data, the first of the three elements that hold pixels
 _LONG_VALUE_BYTES = 1 << 16  # longer values stay in the file
-_SHORT_HEADER_BYTES = 1 << 14
-_UNDEFINED = 0xFFFFFFFF
 _ITEM, _SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _INFLATED_IN_MEMORY_BYTES = 1 << 22
 _CHUNK_BYTES = 1 << 20
@@ -40,10 +38,15 @@ def is_safe_uid(value: object) -> bool:
 
 def uid_of(header: pydicom.Dataset, keyword: str) -> object:
     """Return a UID from its bytes: of every image some are asked for, and pydicom takes long to convert."""
-    element: object = header.get_item(keyword)  # None where it is not there, whatever its type says
+    element: object = header.get_item(_tag(keyword))  # None where it is not there, whatever its type says
     if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
         return element.value.rstrip(b"\0 ").decode("ascii", "replace")
     return getattr(element, "value", None)
+
+
+@lru_cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,9 +88,12 @@ def read_received(file: BinaryIO, *, start: int, transfer_syntax: UID, max_bytes
 def _parsed(file: BinaryIO, start: int, transfer_syntax: UID) -> Received:
     size = file.seek(0, SEEK_END)
     file.seek(start)
-    header = _header(file, transfer_syntax, size)
+    header = plain_header(file, transfer_syntax, size=size, longest=_LONG_VALUE_BYTES)
+    if header is None:
+        file.seek(start)
+        header = _elements(file, transfer_syntax, size, stop_before_pixels=True)
     order = "<" if transfer_syntax.is_little_endian else ">"
-    has_pixels = _next_group(file, order) == _PIXEL_GROUP
+    has_pixels = _next_group(file, order) == PIXEL_GROUP
     if has_pixels:
         _skip_pixels(file, size=size, implicit=bool(header.original_encoding[0]), order=order)
     if file.tell() < size:
@@ -97,25 +103,9 @@ def _parsed(file: BinaryIO, start: int, transfer_syntax: UID) -> Received:
     return Received(header=header, has_pixels=has_pixels)
 
 
-def _header(file: BinaryIO, syntax: UID, size: int) -> pydicom.Dataset:
-    """Read the elements before the pixels: from memory where they are as short as those of most images.
-
-    Of a file pydicom asks at each element where it is: a call of the system, and a wait for the interpreter.
-    """
-    start = file.tell()
-    short = BytesIO(file.read(_SHORT_HEADER_BYTES))
-    with suppress(UnreadableInstanceError, *UNREADABLE, OSError):  # cut off here; the file may hold the rest
-        header = _elements(short, syntax, len(short.getbuffer()), stop_before_pixels=True)
-        if _next_group(short, "<" if syntax.is_little_endian else ">") == _PIXEL_GROUP:
-            file.seek(start + short.tell())
-            return header
-    file.seek(start)
-    return _elements(file, syntax, size, stop_before_pixels=True)
-
-
 def _elements(file: BinaryIO, syntax: UID, size: int, *, stop_before_pixels: bool = False) -> pydicom.Dataset:
     """Read elements to the pixels or the end; a value that is cut short is an error, unlike in pydicom."""
-    at_pixels = cast(Callable[..., bool], lambda tag, *_: int.__ge__(tag, _PIXELS))
+    at_pixels = cast(Callable[..., bool], lambda tag, *_: int.__ge__(tag, PIXELS))
     data_set = read_dataset(
         file,
         is_implicit_VR=syntax.is_implicit_VR,
@@ -125,7 +115,7 @@ def _elements(file: BinaryIO, syntax: UID, size: int, *, stop_before_pixels: boo
     )
     end = file.tell()
     for element in data_set.values():
-        if isinstance(element, RawDataElement) and element.length != _UNDEFINED:
+        if isinstance(element, RawDataElement) and element.length != UNDEFINED:
             held = element.length if element.value is None else len(element.value)
             end = element.value_tell + element.length
             if held < element.length or end > size:
@@ -152,7 +142,7 @@ def _skip_pixels(file: BinaryIO, *, size: int, implicit: bool, order: str) -> No
         (length,) = struct.unpack_from(order + "L", head, 4)
     else:
         (length,) = struct.unpack(order + "L", _exactly(file, 4))
-    if length != _UNDEFINED:
+    if length != UNDEFINED:
         _step(file, length, size)
         return
     while True:
