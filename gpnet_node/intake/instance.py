@@ -88,7 +88,7 @@ def read_received(file: BinaryIO, *, start: int, transfer_syntax: UID, max_bytes
 def _parsed(file: BinaryIO, start: int, transfer_syntax: UID) -> Received:
     size = file.seek(0, SEEK_END)
     file.seek(start)
-    header = plain_header(file, transfer_syntax, size=size, longest=_LONG_VALUE_BYTES)
+    header = plain_header(file, transfer_syntax, longest=_LONG_VALUE_BYTES)
     if header is None:
         file.seek(start)
         header = _elements(file, transfer_syntax, size, stop_before_pixels=True)

@@ -47,11 +47,11 @@ class _Blocks:
         return self._block[offset : offset + count]
 
 
-def plain_header(file: BinaryIO, syntax: UID, *, size: int, longest: int) -> Dataset | None:
+def plain_header(file: BinaryIO, syntax: UID, *, longest: int) -> Dataset | None:
     """Read the elements from where ``file`` stands to the pixels, and stop there, as pydicom would.
 
-    Values of more than ``longest`` bytes are left out. None where something is not plain, or no pixels come
-    before byte ``size``; then ``file`` stands anywhere.
+    Values of more than ``longest`` bytes are left out. None where something is not plain, or the file ends
+    before the pixels; then ``file`` stands anywhere.
     """
     if not syntax.is_little_endian:
         return None
@@ -66,7 +66,7 @@ def plain_header(file: BinaryIO, syntax: UID, *, size: int, longest: int) -> Dat
             file.seek(at)
             return _data_set(elements, implicit=implicit) if tag >> 16 == PIXEL_GROUP else None
         at = value_at + length
-        if length == UNDEFINED or at > size or (tag == _CHARACTER_SET and length > longest):
+        if length == UNDEFINED or (tag == _CHARACTER_SET and length > longest):
             return None
         if length <= longest:
             value = blocks.at(value_at, length)
