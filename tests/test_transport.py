@@ -36,6 +36,36 @@ def test_a_pdu_that_comes_in_pieces_is_read_whole() -> None:
         rest.join()
 
 
+def test_what_is_read_beyond_a_pdu_is_held_for_the_next() -> None:
+    with connected() as (ours, peer):
+        peer.sendall(b"first, second, end")
+
+        assert bytes(ours.recv_data(6)) == b"first,"
+        assert ours.ready
+        assert ours.goes_on
+        assert ours.recv(8) == b" second,"
+        assert bytes(ours.recv_data(4)) == b" end"
+        assert not ours.goes_on
+
+
+def test_a_head_that_is_put_back_comes_again_before_what_was_read_with_it() -> None:
+    with connected() as (ours, peer):
+        peer.sendall(b"headbody and more")
+        ours.unread(bytes(ours.recv(4)))
+
+        assert [ours.recv(4), ours.recv(4), ours.recv(9)] == [b"head", b"body", b" and more"]
+
+
+def test_a_connection_that_ends_within_a_head_read_ahead_gives_what_there_was() -> None:
+    with connected() as (ours, peer):
+        peer.sendall(b"whole, par")
+        assert ours.recv(6) == b"whole,"
+        peer.close()
+
+        assert ours.recv(6) == b" par"
+        assert ours.recv(6) == b""
+
+
 def test_what_was_received_is_kept_where_the_acknowledgement_cannot_be_hastened() -> None:
     with connected() as (ours, _):
         local, peer = socket.socketpair()  # knows nothing of TCP's options

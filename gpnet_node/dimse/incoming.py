@@ -172,15 +172,15 @@ class SpoolingDimse(DIMSEServiceProvider):
 def decode_pdu(dul: DULServiceProvider, pdu: bytearray) -> tuple[_PDUType, str]:
     """Decode a PDU; return the state machine's event for it too. Raises what pynetdicom does."""
     if pdu[0] == _A_ASSOCIATE_RQ:
-        return _association_request(bytes(pdu)), _REQUEST_CAME
+        return association_request(bytes(pdu)), _REQUEST_CAME
     return DULServiceProvider._decode_pdu(dul, pdu)
 
 
 @lru_cache(maxsize=32)
-def _association_request(pdu: bytes) -> A_ASSOCIATE_RQ:
+def association_request(pdu: bytes) -> A_ASSOCIATE_RQ:
     """Decode a request, which nobody changes afterwards; a sender says the same each time that it comes.
 
-    To decode its up to 128 contexts takes a fourth of what an association of one image takes.
+    To decode its up to 128 contexts takes longer than to keep an image.
     """
     request = A_ASSOCIATE_RQ()
     request.decode(pdu)

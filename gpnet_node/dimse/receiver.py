@@ -113,7 +113,7 @@ class Receiver:
         if self._node.tls.enabled:
             calling(self._node.tls)  # the files are good, or the start stops here
         _config.LOG_HANDLER_LEVEL = "none"  # pynetdicom's log lines quote identifiers
-        # It would only warn, and half of the time that an association takes goes into its look at each UID.
+        # It would only warn, and looks at each UID of an association request more than once.
         settings.reading_validation_mode = IGNORE
         _config.STORE_SEND_CHUNKED_DATASET = True  # what a C-GET sends goes out as it lies on the disk
         ae = AE(ae_title=self._node.ae_title)

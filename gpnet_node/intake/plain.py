@@ -1,7 +1,7 @@
 """Reads the header of an image whose encoding is plain, as nearly every one is: little endian, lengths known.
 
-It is read while the sender waits. pydicom, which reads all others, takes three times as long, and asks the
-system at each element where it is in the file, whereupon the interpreter turns to other associations.
+It is read while the sender waits. pydicom, which reads all others, asks the system at each element where it
+is in the file, whereupon the interpreter turns to other associations.
 """
 
 import struct
