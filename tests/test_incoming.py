@@ -1,6 +1,7 @@
 """Messages that are none, or lack something, by hand: each ends its association, and nothing of it stays."""
 
 import io
+import json
 import socket
 import struct
 from collections.abc import Iterator
@@ -106,6 +107,24 @@ def test_a_uid_that_is_none_is_not_repeated_in_the_log(node: Answering) -> None:
     )
     assert "an instance was refused" in log.getvalue()
     assert "Doe" not in log.getvalue()
+
+
+def test_a_request_for_an_association_that_cannot_be_read_is_aborted_in_a_word(node: Answering) -> None:
+    log = io.StringIO()
+    configure(style="json", level="info", stream=log)
+    whole = associate(request_items([MR], []))
+    context = whole.index(b"\x20\x00", 74)  # the type of the first presentation context item
+    spoilt = whole[:context] + b"\x20\x00\xff\xff" + whole[context + 4 :]  # longer than the PDU
+
+    for _ in range(2):
+        with socket.create_connection(("127.0.0.1", node.port), timeout=4) as connection:
+            connection.sendall(spoilt)
+            assert said(connection) == ABORT
+
+    (first, second) = map(json.loads, log.getvalue().splitlines())
+    assert first["event"] == second["event"] == "what came is no PDU"
+    wait_until(lambda: leaves_nothing(node), what="the connections gone")
+    assert echoscu(node.port).returncode == 0
 
 
 def leaves_nothing(node: Answering) -> bool:

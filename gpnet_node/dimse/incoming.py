@@ -10,12 +10,14 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_CANCEL, DimseServiceType
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RQ, _PDUType
 from pynetdicom.pdu_primitives import P_DATA
 
 from gpnet_node.dimse.bounded_socket import PDU_HEAD, BoundedSocket
@@ -30,9 +32,9 @@ _PATIENCE_SECONDS = 0.1  # for the end of a thread to be noticed
 _LONGEST_COMMAND = 1 << 16  # bytes; the longest of the standard's is far below
 _MOST_CANCELS = 10  # as pynetdicom keeps
 _COMMAND, _LAST = 1, 2  # bits of the control header (PS3.8 E.2)
-_CONNECTION_CLOSED, _INVALID_PDU = "Evt17", "Evt19"  # PS3.8 9.2.2
+_REQUEST_CAME, _CONNECTION_CLOSED, _INVALID_PDU = "Evt6", "Evt17", "Evt19"  # PS3.8 9.2.2
 _PDV_HEAD = struct.Struct(">LB")  # length and context (PS3.8 9.3.5.1)
-_P_DATA_TF = 4
+_A_ASSOCIATE_RQ, _P_DATA_TF = 1, 4
 _PROCESSING_FAILURE = 0x0110  # PS3.7 C.5.17
 
 OpenSpool = Callable[[Association, StoreRequest], Spool]
@@ -165,6 +167,28 @@ class SpoolingDimse(DIMSEServiceProvider):
         storing = self._storing  # another thread may take it away
         if storing:
             storing.spool.discard()
+
+
+def decode_pdu(dul: DULServiceProvider, pdu: bytearray) -> tuple[_PDUType, str]:
+    """Decode a PDU for the state machine, and name the event: what cannot be decoded is invalid."""
+    try:
+        if pdu[0] == _A_ASSOCIATE_RQ:
+            return association_request(bytes(pdu)), _REQUEST_CAME
+        return DULServiceProvider._decode_pdu(dul, pdu)
+    except (AssertionError, IndexError, *UNREADABLE) as exc:
+        log.warning("what came is no PDU", host=dul.assoc.requestor.address, reason=type(exc).__name__)
+        return A_ABORT_RQ(), _INVALID_PDU  # nobody looks at it
+
+
+@lru_cache(maxsize=32)
+def association_request(pdu: bytes) -> A_ASSOCIATE_RQ:
+    """Decode a request, which nobody changes afterwards; a sender says the same each time that it comes.
+
+    To decode its up to 128 contexts takes longer than to keep an image. Raises what pynetdicom does.
+    """
+    request = A_ASSOCIATE_RQ()
+    request.decode(pdu)
+    return request
 
 
 def read_pdus(dul: DULServiceProvider) -> None:

@@ -32,6 +32,7 @@ from gpnet_node.dimse.incoming import (
     OpenSpool,
     SpoolingDimse,
     Store,
+    decode_pdu,
     read_pdus,
 )
 from gpnet_node.dimse.lobby import Lobby
@@ -239,6 +240,7 @@ def request_handler(
             association.dul.socket = bounded
             association.dul._run_loop_delay = 0  # BoundedSocket.ready waits already
             association.dul._read_pdu_data = partial(read_pdus, association.dul)  # type: ignore[method-assign]
+            association.dul._decode_pdu = partial(decode_pdu, association.dul)  # type: ignore[method-assign]
             association.dimse = dimse = SpoolingDimse(association, open_spool, store)
             leave = partial(lobby.leave, self)
             requests: queue.Queue[Any] = association.dul.to_user_queue
