@@ -138,31 +138,29 @@ class Archive:
         it becomes a further version. Raises StorageError (nothing is kept, nothing may be acknowledged) and
         UnreadableInstanceError (the UID is none).
         """
-        source = Path(file.name)
         try:
-            instance_path(sop_instance_uid, 1)
+            shard = self.root / instance_path(sop_instance_uid, 1).parent
             with _translated(self.root):
                 file.flush()
                 os.fsync(file.fileno())
-                return self._name(source, sop_instance_uid)
+                with locked(shard, shared=True) as folder:
+                    return self._name(Path(file.name), sop_instance_uid, folder)
         finally:
             self.discard(file)
 
-    def _name(self, source: Path, sop_instance_uid: str) -> Kept:
+    def _name(self, source: Path, sop_instance_uid: str, folder: int) -> Kept:
         version = 1
-        path = instance_path(sop_instance_uid, version)
-        with locked(self.root / path.parent, shared=True) as folder:
-            while True:
-                target = self.root / path
-                if _link(source, target, folder):
-                    return Kept(path=path, version=version, new=True)
-                if same_instance(source, target):
-                    os.utime(target)  # it was received again, which a removal must see
-                    _sync(target)
-                    os.fsync(folder)  # another process may have linked it a moment ago
-                    return Kept(path=path, version=version, new=False)
-                version += 1
-                path = instance_path(sop_instance_uid, version)
+        while True:
+            path = instance_path(sop_instance_uid, version)
+            target = self.root / path
+            if _link(source, target, folder):
+                return Kept(path=path, version=version, new=True)
+            if same_instance(source, target):
+                os.utime(target)  # it was received again, which a removal must see
+                _sync(target)
+                os.fsync(folder)  # another process may have linked it a moment ago
+                return Kept(path=path, version=version, new=False)
+            version += 1
 
     def instances(self) -> Iterator[tuple[str, int, Path]]:
         """Yield (SOP Instance UID, version, relative path) of every kept instance."""

@@ -1,7 +1,7 @@
 """What the index and the catalogue keep of a data set's header.
 
 It is read for every instance that arrives, so values are taken from their bytes where that is safe; pydicom's
-own conversion, which takes ten times as long, is left for what is not plain ASCII.
+own conversion, which takes longer, is left for what is not plain ASCII.
 """
 
 import re

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -122,3 +123,4 @@ def test_images_received_a_second(
         ),
         Figure(what="   index behind the last answer", unit="s", ours=behind),
     )  # fmt: skip
+    assert statistics.median(rates[OURS]) > statistics.median(rates[ORTHANC])  # what the README promises
