@@ -247,6 +247,23 @@ def rejection_note(
     return path
 
 
+def with_undefined_lengths(path: Path) -> Path:
+    """Write a file's sequences and items anew without their lengths, as some scanners do (PS3.5 7.5)."""
+    data_set = dcmread(path)
+    _forget_lengths(data_set)
+    data_set.save_as(path)
+    return path
+
+
+def _forget_lengths(data_set: Dataset) -> None:
+    for element in data_set:
+        if element.VR == "SQ":
+            element.is_undefined_length = True
+            for item in element.value:
+                item.is_undefined_length_sequence_item = True
+                _forget_lengths(item)
+
+
 def rewrite(path: Path, **attributes: Any) -> Path:  # noqa: ANN401
     """Change attributes of a written file at top level; None removes one."""
     dataset = dcmread(path)

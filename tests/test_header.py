@@ -6,8 +6,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 from gpnet_node.errors import UnreadableInstanceError
-from gpnet_node.intake.instance import uid_of
 from gpnet_node.store.header import header_of
+from gpnet_node.store.instance import uid_of
 from tests.factories import enhanced_mr, mr_series, rejection_note
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from pydicom.uid import UID
 
 from gpnet_node.errors import StorageError, UnreadableInstanceError
-from gpnet_node.intake.instance import is_safe_uid, read_received
-from tests.factories import enhanced_mr, mr_series
+from gpnet_node.store.header import header_of
+from gpnet_node.store.instance import is_safe_uid, read_received
+from tests.factories import enhanced_mr, mr_series, rejection_note, with_undefined_lengths
 from tests.peers import data_set_bytes
 
 EXPLICIT, DEFLATED = UID("1.2.840.10008.1.2.1"), UID("1.2.840.10008.1.2.1.99")
@@ -116,6 +118,17 @@ def test_what_inflates_beyond_the_limit_is_refused_before_it_is_all_there(tmp_pa
 
     with pytest.raises(UnreadableInstanceError, match="inflates"):
         read(stream, DEFLATED, max_bytes=3_000_000)
+
+
+def test_key_objects_are_read_whole_and_so_have_a_limit(tmp_path: Path) -> None:
+    path = rejection_note(tmp_path / "note.dcm", mr_series(tmp_path, slices=1))
+    note = data_set_bytes(with_undefined_lengths(path))
+    padding = b"\xfc\xff\xfc\xffOB\0\0" + struct.pack("<L", 1 << 24) + bytes(1 << 24)
+
+    header = read_received(io.BytesIO(note), start=0, transfer_syntax=EXPLICIT, max_bytes=LIMIT).header
+    assert header_of(header).rejects
+    with pytest.raises(UnreadableInstanceError, match="more than 16777216 bytes"):
+        read(note + padding)
 
 
 @pytest.mark.parametrize("uid", ["1", "1.2.840.10008", "2.25.0012", "1" * 64])

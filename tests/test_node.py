@@ -28,10 +28,11 @@ from gpnet_node.results.content import Background
 from gpnet_node.results.identifiers import JobIdentity
 from gpnet_node.store.states import JobState
 from tests.benchmarks.memory import peak_mb
-from tests.factories import enhanced_mr, mr_series
+from tests.factories import enhanced_mr, mr_series, with_undefined_lengths
 from tests.nodes import RunningNode, configuration_of, running_node
 from tests.pallida import draw_head
 from tests.peers import echoscu, listens, storescu, wait_until
+from tests.receiving import store
 from tests.segmenters import HOLD, ThresholdSegmenter, held_segmenters
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -235,6 +236,20 @@ def test_a_large_multi_frame_image_passes_through_in_bounded_memory(
 
         assert sent.returncode == 0, sent.stdout
         assert peak_mb(pid) - before < 30
+
+
+def test_headers_of_many_frames_pass_through_in_bounded_memory(tmp_path: Path) -> None:
+    """Without the lengths of its sequences all of a header is gone through, to where the pixels begin."""
+    frames = np.zeros((4000, 2, 2), dtype=np.uint16)
+    path = with_undefined_lengths(enhanced_mr(tmp_path / "sent", voxels=frames))
+    with running_node(configuration_of(tmp_path), Role.RECEIVER) as node:
+        pid = node.supervisor.process_id(Role.RECEIVER)
+        assert pid is not None
+        before = peak_mb(pid)
+        answers = store(node.port, path, path)  # what is there already is read again
+
+        assert [it.Status for it in answers] == [0x0000, 0x0000]
+        assert peak_mb(pid) - before < 10
 
 
 # -- stopped -------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
 from gpnet_node.errors import UnreadableInstanceError
-from gpnet_node.intake.instance import read_received
+from gpnet_node.store.instance import read_received
 from gpnet_node.web.part10 import announced
 from tests.fuzz.dataset import EXPLICIT, Element, encoded
 

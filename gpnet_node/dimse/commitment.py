@@ -23,9 +23,9 @@ from gpnet_node.config import Configuration, NodeConfig, PeerConfig
 from gpnet_node.dimse.normalized import RESOURCE_LIMITATION, SUCCESS, Answer, answer, items, read
 from gpnet_node.dimse.sender import associate
 from gpnet_node.errors import PermanentPeerError, QueryError, StorageError, TransientPeerError
-from gpnet_node.intake.instance import is_safe_uid
 from gpnet_node.log import get_logger
 from gpnet_node.store.commitments import Commitment, Commitments, FailureReason, Reference
+from gpnet_node.store.instance import is_safe_uid
 from gpnet_node.store.outbox import Outbox
 from gpnet_node.store.versions import UNREADABLE
 

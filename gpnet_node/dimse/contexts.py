@@ -29,9 +29,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from gpnet_node.config import PeerConfig
-from gpnet_node.intake.instance import is_safe_uid
 from gpnet_node.intake.keeping import IMAGE_CLASSES, TRANSFER_SYNTAXES
 from gpnet_node.store.attributes import Level
+from gpnet_node.store.instance import is_safe_uid
 
 # What this node writes itself and few others do: a PACS may route it back. Key objects may reject images.
 RESULT_CLASSES = (

@@ -25,8 +25,8 @@ from gpnet_node.dimse.normalized import (
     read,
 )
 from gpnet_node.errors import QueryError, StorageError
-from gpnet_node.intake.instance import is_safe_uid
 from gpnet_node.log import get_logger
+from gpnet_node.store.instance import is_safe_uid
 from gpnet_node.store.steps import StepAnswer, Steps, StepStatus
 
 # PS3.7 C, PS3.4 F.7.2.1.3 and F.7.2.2.3

@@ -33,12 +33,12 @@ from gpnet_node.dimse.query import QueryRetrieve, agreed
 from gpnet_node.dimse.store_request import Answer, StoreRequest
 from gpnet_node.dimse.transport import request_handler, server_on
 from gpnet_node.errors import MismatchedInstanceError, StorageError, UnreadableInstanceError
-from gpnet_node.intake.instance import is_safe_uid
 from gpnet_node.intake.keeping import Announced, keep, preamble
 from gpnet_node.intake.spool import Spool
 from gpnet_node.log import get_logger
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.catalogue import Catalogue
+from gpnet_node.store.instance import is_safe_uid
 from gpnet_node.store.states import Arrival, AssociationOutcome
 from gpnet_node.tls import accept, calling
 

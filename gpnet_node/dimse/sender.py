@@ -19,7 +19,7 @@ from gpnet_node.audit.trail import Traced, Trail
 from gpnet_node.audit.trail import peer as party
 from gpnet_node.config import NodeConfig, PeerConfig
 from gpnet_node.errors import ConfigurationError, PermanentPeerError, TransientPeerError
-from gpnet_node.intake.instance import is_safe_uid
+from gpnet_node.store.instance import is_safe_uid
 from gpnet_node.store.versions import UNREADABLE
 from gpnet_node.tls import calling
 

@@ -9,7 +9,7 @@ from pydicom.uid import UID
 
 from gpnet_node.errors import UnreadableInstanceError
 from gpnet_node.imaging.decoding import DECODE_FAILURES, Codecs
-from gpnet_node.intake.instance import read_received
+from gpnet_node.store.instance import read_received
 from gpnet_node.store.versions import UNREADABLE, data_set_start
 
 # Words whose bytes pydicom leaves in the order of the transfer syntax (PS3.5 7.3).

@@ -4,9 +4,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO
 
-from pydicom import Dataset, dcmread
+from pydicom import Dataset
 from pydicom.uid import (
     JPEG2000,
     UID,
@@ -22,21 +21,19 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
-    KeyObjectSelectionDocumentStorage,
     LegacyConvertedEnhancedMRImageStorage,
     MRImageStorage,
     RLELossless,
 )
 
 from gpnet_node.errors import MismatchedInstanceError, UnreadableInstanceError
-from gpnet_node.intake.instance import is_safe_uid, read_received, uid_of
 from gpnet_node.intake.spool import Spool
 from gpnet_node.results.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from gpnet_node.store.archive import Archive
-from gpnet_node.store.header import TAGS, header_of
+from gpnet_node.store.header import header_of
+from gpnet_node.store.instance import is_safe_uid, read_received, uid_of
 from gpnet_node.store.reindex import as_kept
 from gpnet_node.store.states import Arrival
-from gpnet_node.store.versions import UNREADABLE
 
 IMAGE_CLASSES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 
@@ -134,8 +131,6 @@ def keep(
     if sop_class in IMAGE_CLASSES and not received.has_pixels:
         raise MismatchedInstanceError("the image has no pixel data")
     check(header)
-    if sop_class == KeyObjectSelectionDocumentStorage:
-        header = _with_long_values(file)
     known = header_of(header)
     kept = archive.keep(file, announced.sop_instance_uid)
     arrival = Arrival(
@@ -151,12 +146,3 @@ def keep(
         new=kept.new,
     )
     return arrival if kept.new else as_kept(archive.root, arrival)
-
-
-def _with_long_values(file: BinaryIO) -> Dataset:
-    """Read a header once more: what a long note rejects was left in the file."""
-    file.seek(0)
-    try:
-        return dcmread(file, stop_before_pixels=True, specific_tags=list(TAGS))
-    except UNREADABLE as exc:
-        raise UnreadableInstanceError(f"the key objects cannot be read ({type(exc).__name__})") from exc

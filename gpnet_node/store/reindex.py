@@ -1,5 +1,6 @@
 """Fills index and catalogue up from the archive, which is the truth for instances."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -7,11 +8,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import pydicom
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID
 
 from gpnet_node.errors import StorageError, UnreadableInstanceError
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.header import TAGS, attributes_of, header_of
 from gpnet_node.store.index import Index
+from gpnet_node.store.instance import read_received
 from gpnet_node.store.listing import Entry
 from gpnet_node.store.removal import doomed, removing
 from gpnet_node.store.states import Arrival, AssociationOutcome
@@ -19,6 +23,7 @@ from gpnet_node.store.versions import UNREADABLE, data_set_digest, data_set_star
 
 _BATCH = 200
 _OWNER = "receiver, before it listens"  # begins as the receiver's own do: the next start closes what is left
+_UNREADABLE_FILE = (OSError, StorageError, UnreadableInstanceError, *UNREADABLE)
 _T = TypeVar("_T")
 
 
@@ -97,7 +102,7 @@ def _fill_up(
         for version, path in batch:
             try:
                 arrivals.append(_arrival(archive.root, path, version))
-            except (OSError, UnreadableInstanceError, *UNREADABLE):
+            except _UNREADABLE_FILE:
                 unreadable.append(path)
         added += index.record([a for a in arrivals if a.received_at < old], settled=True)
         added += index.record([senders.known(a) for a in arrivals if a.received_at >= old])
@@ -120,7 +125,7 @@ def _with_header(root: Path, half: Entry) -> Entry | None:
         data_set = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
         with path.open("rb") as file:
             size_bytes = path.stat().st_size - data_set_start(file)
-    except (OSError, UnreadableInstanceError, *UNREADABLE):
+    except _UNREADABLE_FILE:
         return None
     attributes = {**half.attributes, **attributes_of(data_set)}
     return replace(half, attributes=attributes, size_bytes=half.size_bytes or size_bytes, whole=True)
@@ -135,7 +140,7 @@ def as_kept(root: Path, arrival: Arrival) -> Arrival:
     """Return an arrival whose equal was there already, as that one is encoded. Raises StorageError."""
     try:
         there = _arrival(root, arrival.path, arrival.version)
-    except (OSError, UnreadableInstanceError, *UNREADABLE) as exc:
+    except _UNREADABLE_FILE as exc:
         raise StorageError(f"{arrival.path} cannot be read again ({type(exc).__name__})") from exc
     return replace(there, received_at=arrival.received_at, calling_ae=arrival.calling_ae, new=arrival.new)
 
@@ -148,16 +153,20 @@ def _arrived(path: Path) -> float:
 
 
 def _arrival(root: Path, path: Path, version: int) -> Arrival:
-    data_set = pydicom.dcmread(root / path, stop_before_pixels=True, specific_tags=list(TAGS))
+    meta = read_file_meta_info(root / path)
+    syntax = UID(meta.TransferSyntaxUID)
+    with (root / path).open("rb") as file:
+        start = data_set_start(file)
+        received = read_received(file, start=start, transfer_syntax=syntax, max_bytes=sys.maxsize)
     sha256, size_bytes = data_set_digest(root / path)
     return Arrival(
-        header=header_of(data_set),
+        header=header_of(received.header),
         version=version,
-        transfer_syntax_uid=str(data_set.file_meta.TransferSyntaxUID),
+        transfer_syntax_uid=str(syntax),
         sha256=sha256,
         size_bytes=size_bytes,
         path=path,
         received_at=datetime.fromtimestamp((root / path).stat().st_mtime, UTC),
         association_id=None,
-        calling_ae=str(data_set.file_meta.get("SourceApplicationEntityTitle", "")),
+        calling_ae=str(meta.get("SourceApplicationEntityTitle", "")),
     )

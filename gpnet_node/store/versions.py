@@ -18,11 +18,11 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from gpnet_node.codecs import decode
 from gpnet_node.errors import UnreadableInstanceError
+from gpnet_node.store.skim import PIXELS
 
 _CHUNK_BYTES = 1 << 20
 _DECODE_SECONDS = 120.0  # the largest multi-frame takes a few
 _DEFERRED_BYTES = 1 << 16  # longer values stay in the file until they are asked for
-_PIXELS = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 # What another transfer syntax, character set or writer changes without changing the instance: the character
 # set, the remark that a codec was used (Derivation Description and its code: what changes the image says so
 # in Image Type too), planar configuration, extended offset tables, and padding behind the data set.
@@ -115,7 +115,7 @@ def _same_content(one: Path, other: Path) -> bool:
     first, second = _read(one), _read(other)
     if _content(first) != _content(second):
         return False
-    with_pixels = [bool(_PIXELS & set(map(int, data_set.keys()))) for data_set in (first, second)]
+    with_pixels = [bool(PIXELS & set(map(int, data_set.keys()))) for data_set in (first, second)]
     if not all(with_pixels):
         return not any(with_pixels)
     if any(UID(_syntax(path)).is_encapsulated for path in (one, other)):
@@ -165,7 +165,7 @@ def _content(data_set: pydicom.Dataset) -> dict[int, object]:
 
 
 def _counts(tag: BaseTag) -> bool:
-    return not (tag.is_private or tag.element == 0 or tag.group == 2 or int(tag) in _PIXELS | _ENCODING)
+    return not (tag.is_private or tag.element == 0 or tag.group == 2 or int(tag) in PIXELS | _ENCODING)
 
 
 def _value(element: DataElement, *, big_endian: bool) -> object:

@@ -9,7 +9,7 @@ from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 
-from gpnet_node.intake.instance import is_safe_uid
+from gpnet_node.store.instance import is_safe_uid
 from gpnet_node.web.media import MULTIPART
 from gpnet_node.web.multipart import Part, written
 

@@ -10,12 +10,12 @@ from pydicom import Dataset
 
 from gpnet_node.audit.trail import Traced
 from gpnet_node.errors import GpnetError, MismatchedInstanceError, StorageError, UnreadableInstanceError
-from gpnet_node.intake.instance import is_safe_uid
 from gpnet_node.intake.keeping import TRANSFER_SYNTAXES, Announced, keep, preamble
 from gpnet_node.intake.spool import Spool
 from gpnet_node.log import get_logger
 from gpnet_node.store.archive import Archive
 from gpnet_node.store.index import Index
+from gpnet_node.store.instance import is_safe_uid
 from gpnet_node.store.states import Arrival, AssociationOutcome
 from gpnet_node.web.media import DICOM, parameters
 from gpnet_node.web.part10 import announced, head_length

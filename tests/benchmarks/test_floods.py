@@ -4,18 +4,18 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian
 
 from gpnet_node.parts import Role
 from gpnet_node.store.states import SeriesState
 from tests.benchmarks.figures import Bar, Figure, Figures
 from tests.benchmarks.memory import peak_mb, resident_mb
-from tests.benchmarks.scanner import Printer, new_uid, send
+from tests.benchmarks.scanner import Printer, send
+from tests.factories import enhanced_mr, rewrite, with_undefined_lengths
 from tests.nodes import RunningNode, configuration_of, running_node
 from tests.peers import echoscu, wait_until
+from tests.receiving import store
 
 pytestmark = [pytest.mark.speed, pytest.mark.timeout(1200)]
 SERIES = int(os.environ.get("GPNET_BENCH_TINY_SERIES", "10000"))
@@ -48,7 +48,8 @@ def test_an_image_of_two_gigabytes_is_kept_in_bounded_memory(figures: Figures, s
     path = two_gigabytes(folder / "sent")
     with running_node(configuration_of(folder, log_level="warning"), Role.RECEIVER) as node:
         before = resident_mb(receiver_of(node))
-        send(node.port, "GPNET", [path.parent])
+        (answer,) = store(node.port, path)  # storescu would work out the lengths
+        assert answer.Status == 0x0000
         wait_until(lambda: decided(node) == 1, seconds=120, what="the series being decided")
         growth = peak_mb(receiver_of(node)) - before
         (series,) = node.parts.index.newest_series()
@@ -73,21 +74,12 @@ def decided(node: RunningNode) -> int:
 
 
 def two_gigabytes(folder: Path) -> Path:
-    """A multi-frame image whose pixels are a hole in the file: quick to make, long to send."""
-    image = Dataset()
-    image.SOPClassUID, image.SOPInstanceUID = EnhancedMRImageStorage, new_uid()
-    image.StudyInstanceUID, image.SeriesInstanceUID = new_uid(), new_uid()
-    image.Modality, image.PatientID, image.PatientName = "MR", "1", "A"
-    image.NumberOfFrames, image.Rows, image.Columns = FRAMES, SIDE, SIDE
-    image.SamplesPerPixel, image.PhotometricInterpretation, image.PixelRepresentation = 1, "MONOCHROME2", 0
-    image.BitsAllocated, image.BitsStored, image.HighBit = 16, 12, 11
-    image.file_meta = FileMetaDataset()
-    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    image.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
-    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
-    folder.mkdir(parents=True)
-    path = folder / "image.dcm"
-    image.save_as(path, enforce_file_format=True)
+    """A multi-frame image whose pixels are a hole in the file: quick to make, long to send.
+
+    Each frame has its functional groups, and no sequence its length.
+    """
+    path = enhanced_mr(folder, voxels=np.zeros((FRAMES, 1, 1), np.uint16))
+    rewrite(with_undefined_lengths(path), Rows=SIDE, Columns=SIDE, PixelData=None)
     length = FRAMES * SIDE * SIDE * 2
     with path.open("ab") as file:
         file.write(b"\xe0\x7f\x10\x00OW\x00\x00" + length.to_bytes(4, "little"))

@@ -16,8 +16,8 @@ from gpnet_node.config import RouteConfig
 from gpnet_node.errors import GpnetError
 from gpnet_node.imaging import gate, series
 from gpnet_node.imaging.volume import assemble
-from gpnet_node.intake.instance import read_received
 from gpnet_node.store.header import header_of
+from gpnet_node.store.instance import read_received
 from gpnet_node.web.part10 import announced, head_length
 from tests.fuzz.dataset import (
     BIG_ENDIAN,
