@@ -201,6 +201,22 @@ def test_an_implicit_element_in_an_explicit_data_set_is_read(images: Mapping[tup
     assert assert_same(data_set, EXPLICIT)
 
 
+def test_an_implicit_item_in_an_explicit_data_set_is_stepped_over() -> None:
+    """So a value of unknown VR is encoded (PS3.5 6.2.2). A length of 66 looks like a VR, "B" and nothing."""
+    begin = struct.pack("<HH2sHL", 0x0029, 0x1010, b"UN", 0, 0xFFFFFFFF) + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    element = struct.pack("<HHL", 0x0010, 0x0010, 66) + b"x" * 66
+    end = b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0"
+
+    assert skimmed(begin + element * 2 + end + LAST, EXPLICIT, {}).has_pixels
+
+
+def test_what_stands_behind_the_pixels_is_no_header() -> None:
+    comments = Tag("ImageComments")
+    behind = struct.pack("<HH2sH", comments.group, comments.element, b"LT", 4) + b"late"
+
+    assert not skimmed(LAST + behind, EXPLICIT, {int(comments): comments}).header
+
+
 def test_the_other_encoding_than_the_transfer_syntax_says_is_read(
     images: Mapping[tuple[UID, str], bytes],
 ) -> None:

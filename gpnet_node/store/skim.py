@@ -78,7 +78,7 @@ def skim(file: BinaryIO, *, start: int, syntax: UID, wanted: Mapping[int, BaseTa
 
 
 class _Walk:
-    """A file that is read by blocks, but for what nobody asks for."""
+    """A file that is read forwards, by blocks, but for what nobody asks for."""
 
     def __init__(self, file: BinaryIO, *, little_endian: bool) -> None:
         order = "<" if little_endian else ">"
@@ -90,9 +90,9 @@ class _Walk:
         self.size = file.seek(0, SEEK_END)
 
     def read(self, at: int, count: int) -> bytes:
-        """Return so many bytes from there."""
+        """Return so many bytes from there, which is not before what was read last."""
         offset = at - self._start
-        if offset < 0 or offset + count > len(self._block):
+        if offset + count > len(self._block):
             if at + count > self.size:
                 raise ends_too_early()
             self._file.seek(at)
@@ -142,8 +142,8 @@ class _Walk:
                 raise UnreadableInstanceError("a value of undefined length is neither sequence nor fragments")
             if length == _UNDEFINED:
                 at = self._behind_item(at, implicit=implicit or not self.is_explicit(at), depth=depth)
-            elif (at := at + length) > self.size:
-                raise ends_too_early()
+            else:
+                at += length
 
     def _behind_item(self, at: int, *, implicit: bool, depth: int) -> int:
         """Return where an item of undefined length ends. One may be implicit in what is not (PS3.5 6.2.2)."""
