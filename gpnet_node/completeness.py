@@ -20,6 +20,7 @@ from gpnet_node.log import get_logger
 from gpnet_node.store.database import associations, instances, reading, series, series_associations, writing
 from gpnet_node.store.index import Index
 from gpnet_node.store.jobs import Jobs, replaced
+from gpnet_node.store.looks import TOO_OFTEN, Looks
 from gpnet_node.store.rejections import is_rejected
 from gpnet_node.store.revisions import series_from, set_state
 from gpnet_node.store.states import AssociationOutcome, Instance, Series, SeriesState
@@ -94,6 +95,7 @@ class Watcher:
         self._tell_withdrawn = tell_withdrawn
         self._look_into = look_into or examine
         self._looks: dict[str, _Look] = {}
+        self._notes = Looks(archive_root)
 
     def look(self, now: datetime) -> list[Decision]:
         """Decide on every series whose time has come, and return the decisions; call it about once a second.
@@ -117,7 +119,7 @@ class Watcher:
                 if looked_into == SERIES_LOOKED_INTO:
                     continue
                 looked_into += 1
-                look.geometry = self._geometry(look)
+                look.geometry = self._looked_into(look)
             verdict = conclude(self._node, it, look.count, look.geometry, now=now)
             if isinstance(verdict, Verdict):
                 ripe.append((look, verdict))
@@ -182,6 +184,13 @@ class Watcher:
         count = count_images(everything)
         count = replace(count, rejected=count.there - len(images))
         return _Look(row=row, images=images, rows=rows, count=count)
+
+    def _looked_into(self, look: _Look) -> Geometry:
+        with self._notes.into(look.row.uid) as may_look:
+            if may_look:
+                return self._geometry(look)
+        log.error("a series ended the receiver each time it was looked into", series=look.row.uid)
+        return Geometry(sentence=f"no volume: {TOO_OFTEN} times the receiver ended while it read the headers")
 
     def _geometry(self, look: _Look) -> Geometry:
         """Look into a series; what cannot be read is a fault of this one, of which its job will fail."""

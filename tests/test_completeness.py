@@ -1,7 +1,11 @@
+import os
+import signal
 from collections.abc import Callable, Sequence
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from sqlalchemy import Engine
 
 from gpnet_node.completeness import Decision, Watcher
@@ -488,3 +492,60 @@ def test_many_series_at_once_are_decided_over_a_few_looks_and_none_is_forgotten(
     looks = [len(node.watcher.look(after(30 + second))) for second in range(4)]
 
     assert looks == [50, 50, 20, 0]
+
+
+# -- deadly --------------------------------------------------------------------------------------------------
+
+
+def deadly(poison: str) -> Callable[[Sequence[Path]], Geometry]:
+    """Look into a series, but die of the one whose file is named so, as of a lack of memory."""
+
+    def look_into(paths: Sequence[Path]) -> Geometry:
+        if any(poison in dcmread(path).SeriesDescription for path in paths):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return examine(paths)
+
+    return look_into
+
+
+def look_in_a_process_of_its_own(node: Node, moment: float) -> int | None:
+    def look() -> None:
+        node.engine.dispose(close=False)  # the connections are the parent's
+        node.restart(look_into=deadly("poison"))
+        node.watcher.look(after(moment))
+
+    process = get_context("fork").Process(target=look)
+    process.start()
+    process.join(30)
+    return process.exitcode
+
+
+def test_a_series_that_ends_the_receiver_each_time_is_decided_unseen_and_the_others_go_on(
+    tmp_path: Path,
+) -> None:
+    node = Node(tmp_path)
+    poison = node.receive(mr_series(tmp_path / "a", series="a", SeriesDescription="poison"))
+    other = node.receive(mr_series(tmp_path / "b", series="b"), at=1, until=1)
+
+    ended = [look_in_a_process_of_its_own(node, 40 + number) for number in range(5)]
+
+    assert ended[:3] == [-signal.SIGKILL] * 3
+    assert ended[3:] == [0, 0]
+    assert node.index.decision(poison, 1).startswith("no volume: 3 times the receiver ended")
+    assert node.index.decision(other, 1).startswith("no gap")
+    assert {it.series_uid for it in node.jobs.newest()} == {poison, other}
+    assert (node.archive.root / "looks").read_text() == ""
+
+
+def test_a_receiver_that_was_killed_for_another_reason_looks_again(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    uid = node.receive(mr_series(tmp_path / "a", SeriesDescription="poison"))
+    for number in range(2):
+        assert look_in_a_process_of_its_own(node, 40 + number) == -signal.SIGKILL
+
+    node.restart()
+    _, decision = decided(node, 50)
+
+    assert decision.series_uid == uid
+    assert "no gap" in decision.sentence
+    assert (node.archive.root / "looks").read_text() == ""
