@@ -30,8 +30,9 @@ class Looks:
 
     def _write(self, ended: Mapping[str, int]) -> None:
         lines = "".join(f"{uid} {count}\n" for uid, count in ended.items())
-        with contextlib.suppress(OSError):
-            self._path.write_text(lines, encoding="ascii")
+        with contextlib.suppress(OSError), self._path.open("a", encoding="ascii") as note:
+            note.truncate(0)
+            note.write(lines)
 
 
 def _read(path: Path) -> dict[str, int]:
