@@ -4,6 +4,7 @@ The decision is a row of the series, and its job is made in the same transaction
 arrives while a series is looked at drops the decision.
 """
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -40,6 +41,7 @@ from gpnet_node.verdict import (
 # Per call, so that ten thousand series at once do not hold up the one that is ripe.
 SERIES_TAKEN_UP = 500
 SERIES_LOOKED_INTO = 50
+_MANY_IMAGES = 1000  # of a series whose headers are worth a stop of the receiver to be rid of
 _SERIES_IN_MEMORY = 500  # of those that wait, at a time
 _RECEIVING = series.c.state == SeriesState.RECEIVING
 
@@ -188,7 +190,10 @@ class Watcher:
     def _looked_into(self, look: _Look) -> Geometry:
         with self._notes.into(look.row.uid) as may_look:
             if may_look:
-                return self._geometry(look)
+                found = self._geometry(look)
+                if len(look.images) > _MANY_IMAGES:
+                    gc.collect()  # their headers refer to each other, and would stay for long
+                return found
         log.error("a series ended the receiver each time it was looked into", series=look.row.uid)
         return Geometry(sentence=f"no volume: {TOO_OFTEN} times the receiver ended while it read the headers")
 
