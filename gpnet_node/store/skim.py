@@ -23,7 +23,7 @@ from gpnet_node.errors import UnreadableInstanceError
 PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
 _BLOCK_BYTES = 1 << 14
-_DEEPEST = 64  # sequences within sequences: an Enhanced image has three, a report some ten
+_DEEPEST = 64  # sequences within sequences, far more than images and reports have
 _SHORTEST_BYTES = 8  # of an element: one without a value
 _UNDEFINED = 0xFFFFFFFF
 _NO_ELEMENTS = (_ITEM, _ITEM_END, _SEQUENCE_END) = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
